@@ -6,10 +6,15 @@ fake has one conformance suite in `tests/conformance/`, run on the fake and on e
 """
 
 import asyncio
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO, Protocol
 
+from daemon.rules.job import Content, Look, Picture, Tile
 from daemon.rules.recipe import Recipe
+from daemon.rules.settling import Sign
 
 
 class Clock(Protocol):
@@ -66,6 +71,9 @@ class Storage(Protocol):
 
     async def check(self) -> None:
         """Put, read back and delete a small object; raises the Fault that a picture would meet."""
+
+    async def advice(self) -> list[str]:
+        """What costs money or leaves things lying without being wrong, as sentences."""
 
     async def close(self) -> None:
         """Let go of connections and threads."""
@@ -128,3 +136,126 @@ class Predictor(Protocol):
 
     async def close(self) -> None:
         """Let go of connections."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a file holds. sign: why it may not be complete, or None; reason: the same as a sentence.
+
+    With a hard sign the content has no format and no size.
+    """
+
+    content: Content
+    sign: Sign | None = None
+    reason: str = ""
+
+
+class Pictures(Protocol):
+    """Decoding; every answer comes from one sequential pass over the whole file."""
+
+    async def read(self, source: BinaryIO) -> Reading:
+        """Hash and decode a source. Raises Fault (HOUSE) only where it cannot be read at all."""
+
+    async def measure(self, path: Path, pixels_max: int) -> tuple[int, int, str]:
+        """Width, height and format of a result that must decode whole; raises NotAPicture where it does not, and,
+        before decoding it, where it has more than `pixels_max` pixels."""
+
+    async def convert(self, source: Path, target: Path, format_: str, quality: int) -> None:
+        """Write a staged result again as JPEG or WEBP (or PNG). quality: 1 to 100."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """What a scan found: the files that `known` did not have, how many files there were in all, what was unreadable."""
+
+    found: list[tuple[bytes, Look]]
+    files: int
+    unreadable: list[str]
+
+
+class Inbox(Protocol):
+    """A folder that pictures are dropped into. Paths are bytes, relative to it. Every call raises Fault (HOUSE) while
+    the inbox is unavailable: missing, or with another file system in its place."""
+
+    async def scan(self, known: Collection[int], under: bytes = b"") -> Scan:
+        """Every file that may be a picture, below `under`. known: `mark`s of files that need no second look."""
+
+    async def look(self, path: bytes) -> Look | None:
+        """The file's stat, or None where there is no such regular file."""
+
+    def takes(self, path: bytes) -> bool:
+        """Whether a scan would take a file of this path, by its name."""
+
+    async def is_folder(self, path: bytes) -> bool:
+        """Whether it is a folder that a scan would enter."""
+
+    def open(self, path: bytes, look: Look) -> AbstractAsyncContextManager[BinaryIO]:
+        """The file, opened for reading. Raises Changed or Vanished where it is not what `look` says, on leaving too."""
+
+    async def archive(self, path: bytes, look: Look, to: Path) -> None:
+        """Move a source away, keeping its place in the tree; nothing is overwritten. Changed or gone: left alone."""
+
+    async def delete(self, path: bytes, look: Look) -> None:
+        """Remove a source. Changed or gone: left alone."""
+
+
+# The files that have a job's content, each with the inbox that it lies in.
+Sources = Sequence[tuple[Inbox, Picture]]
+
+
+def mark(path: bytes, look: Look) -> int:
+    """A file and its stat as one number, for a set of what is known; good within one process."""
+    return hash((path, look.size, look.mtime_ns, look.inode))
+
+
+class Disk(Protocol):
+    """Staging and outboxes. What is there under its final name is whole and synced."""
+
+    def staged(self, tile: Tile) -> Path:
+        """Where a tile's result is staged."""
+
+    def incoming(self, tile: Tile) -> AbstractAsyncContextManager[tuple[BinaryIO, Path]]:
+        """A file in staging to receive a result; gone again unless `keep` is called inside."""
+
+    async def keep(self, tile: Tile, incoming: Path) -> tuple[str, int]:
+        """Sync an incoming file, give it its staged name; returns its sha256 and size in bytes."""
+
+    async def is_staged(self, tile: Tile) -> bool:
+        """Whether the staged file is what was fetched, by size and sha256."""
+
+    async def place(self, source: Path, outbox: Path, path: bytes, ours: str | None) -> tuple[str, int] | None:
+        """Put a copy of `source` into the outbox: temporary name, sync, rename; returns its sha256 and size in bytes.
+
+        ours: the sha256 of what we last wrote there. None, and nothing done, where the name is taken by something else.
+        """
+
+    async def note(self, outbox: Path, path: bytes, text: bytes) -> None:
+        """Put a sidecar or a report into the outbox, replacing an older one: temporary name, sync, rename, sync."""
+
+    async def is_foreign(self, outbox: Path, path: bytes) -> bool:
+        """Whether there is something under a sidecar's or a report's name that is neither."""
+
+    async def discard(self, outbox: Path, path: bytes) -> None:
+        """Remove a sidecar or a report of ours; gone already is fine."""
+
+    async def holds(self, path: Path, sha256: str) -> bool:
+        """Whether there is a file with this content."""
+
+    async def remove(self, path: Path) -> None:
+        """Remove a file of ours from staging; gone already is fine."""
+
+
+class Watcher(Protocol):
+    """Hints of what changed in an inbox; never the truth."""
+
+    def begin(self, wake: Callable[[], None]) -> None:
+        """Start watching; `wake` is called in the loop when there is something to take. Raises Fault."""
+
+    def take(self) -> tuple[set[bytes], bool]:
+        """The paths hinted at since the last time, and whether hints were lost."""
+
+    def is_alive(self) -> bool:
+        """Whether it still watches the folder that is there now."""
+
+    def end(self) -> None:
+        """Stop watching; waits for the thread."""

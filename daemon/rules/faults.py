@@ -104,3 +104,10 @@ class Vanished(Fault):
 
     def __init__(self, said: str) -> None:
         super().__init__(said, blame=Blame.PICTURE)
+
+
+class LedgerBroken(Fault):
+    """The ledger cannot record; without a record nothing may move, so the program ends."""
+
+    def __init__(self, said: str, remedy: str = "") -> None:
+        super().__init__(said, blame=Blame.HOUSE, outlook=Outlook.LASTING, remedy=remedy)

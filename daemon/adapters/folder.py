@@ -1,0 +1,201 @@
+"""
+Folder: an inbox on a real file system; the scan that is the truth.
+
+All calls run in a small pool of the folder's own, so that a mount that hangs holds up its own folder and no other.
+While the inbox is missing, hangs, or has another file system in its place, every call raises Fault (HOUSE): then
+nothing is new, and nothing is gone.
+"""
+
+import asyncio
+import os
+import stat
+from collections.abc import AsyncIterator, Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+from daemon.adapters import mounts
+from daemon.ports import Scan
+from daemon.rules.faults import Blame, Changed, Fault, Vanished
+from daemon.rules.job import Look
+from daemon.rules.names import Selection, shown
+
+T = TypeVar("T")
+THREADS = 3
+HANG_SECONDS = 120.0
+
+
+def look_from(status: os.stat_result) -> Look:
+    """The part of a stat that tells whether a file changed."""
+    return Look(status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+class DiskInbox:
+    """The Inbox and Source ports."""
+
+    def __init__(self, root: Path, selection: Selection, *, recursive: bool) -> None:
+        self.root = root
+        self._root = os.fsencode(root)
+        self._selection = selection
+        self._recursive = recursive
+        self._mount: mounts.Mount | None = None
+        self._visited = 0
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="inbox")
+
+    def close(self) -> None:
+        """Let go of the threads; one that hangs in a dead mount is left behind."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    async def _run(self, work: Callable[..., T], *args: object) -> T:
+        """Run in the pool; a call during which nothing at all moves for two minutes is a hanging mount."""
+        future = asyncio.get_running_loop().run_in_executor(self._pool, work, *args)
+        visited = -1
+        while visited != self._visited:
+            visited = self._visited
+            done, _ = await asyncio.wait([future], timeout=HANG_SECONDS)
+            if done:
+                return future.result()
+        raise self._unavailable("does not answer")
+
+    def _unavailable(self, why: str) -> Fault:
+        return Fault(
+            f"The inbox {self.root} {why}.",
+            blame=Blame.HOUSE,
+            remedy="Mount it or make the folder again; its pictures keep their places meanwhile.",
+        )
+
+    def _check_root(self) -> None:
+        """Raise where the folder is not there, or another file system took its place."""
+        mount = mounts.mount_of(self.root)
+        if self._mount is None:
+            self._mount = mount
+        elif mount is not None and mount.identity != self._mount.identity:
+            if len(os.fsencode(mount.point)) <= len(os.fsencode(self._mount.point)):
+                raise self._unavailable(f"is no longer on {self._mount.source}")
+            # What was an empty mount point now has its file system: the mount came late.
+            self._mount = mount
+        try:
+            status = os.stat(self._root)
+        except OSError as error:
+            raise self._unavailable(f"is not there ({error.strerror})") from error
+        if not stat.S_ISDIR(status.st_mode):
+            raise self._unavailable("is not a folder")
+
+    def _full(self, path: bytes) -> bytes:
+        return self._root + b"/" + path if path else self._root
+
+    async def scan(self, known: Collection[int], under: bytes = b"") -> Scan:
+        """Every file that may be a picture."""
+        return await self._run(self._scan, known, under)
+
+    def _scan(self, known: Collection[int], under: bytes) -> Scan:
+        self._check_root()
+        found: list[tuple[bytes, Look]] = []
+        unreadable: list[str] = []
+        files = 0
+        folders = [under]
+        takes, enters = self._selection.takes, self._selection.enters
+        while folders:
+            folder = folders.pop()
+            prefix = folder + b"/" if folder else b""
+            try:
+                with os.scandir(self._full(folder)) as entries:
+                    for entry in entries:
+                        name = entry.name
+                        if entry.is_file(follow_symlinks=False):
+                            if not takes(name):
+                                continue
+                            status = entry.stat(follow_symlinks=False)
+                            path = prefix + name
+                            files += 1
+                            # Spelled out, not through `mark`: this line runs for every file of every scan.
+                            if hash((path, status.st_size, status.st_mtime_ns, status.st_ino)) not in known:
+                                found.append((path, look_from(status)))
+                        elif self._recursive and entry.is_dir(follow_symlinks=False) and enters(name):
+                            folders.append(prefix + name)
+            except FileNotFoundError:
+                continue  # Removed since its parent was read; the next scan tells.
+            except OSError as error:
+                if not folder:
+                    raise self._unavailable(f"cannot be read ({error.strerror})") from error
+                unreadable.append(f"{shown(folder)}: {error.strerror}")
+            self._visited += 1
+        return Scan(found, files, unreadable)
+
+    async def look(self, path: bytes) -> Look | None:
+        """The file's stat, or None."""
+        return await self._run(self._look, path)
+
+    def _look(self, path: bytes) -> Look | None:
+        try:
+            status = os.stat(self._full(path), follow_symlinks=False)
+        except (FileNotFoundError, NotADirectoryError):
+            self._check_root()
+            return None
+        except OSError as error:
+            raise self._unavailable(f"cannot be read at {shown(path)} ({error.strerror})") from error
+        return look_from(status) if stat.S_ISREG(status.st_mode) else None
+
+    async def is_folder(self, path: bytes) -> bool:
+        """Whether a scan would enter it."""
+        if not self._recursive or not all(self._selection.enters(part) for part in path.split(b"/")):
+            return False
+        return await self._run(lambda: os.path.isdir(self._full(path)) and not os.path.islink(self._full(path)))
+
+    def takes(self, path: bytes) -> bool:
+        """Whether a scan would take a file of this path."""
+        *folders, name = path.split(b"/")
+        inside = self._recursive or not folders
+        return inside and self._selection.takes(name) and all(map(self._selection.enters, folders))
+
+    @asynccontextmanager
+    async def open(self, path: bytes, look: Look) -> AsyncIterator[BinaryIO]:
+        """The file as `look` says it is, when it is opened and when it was read."""
+        file = await self._run(self._open, path, look)
+        try:
+            yield file
+            if look_from(await self._run(os.fstat, file.fileno())) != look:
+                raise Changed(f"{shown(path)} changed while it was read.")
+        finally:
+            file.close()
+        # The name may meanwhile stand for another file: the open one would never tell.
+        if await self.look(path) != look:
+            raise Changed(f"{shown(path)} was replaced while it was read.")
+
+    def _open(self, path: bytes, look: Look) -> BinaryIO:
+        try:
+            # NONBLOCK, so that a pipe that took a file's place does not hold us for ever.
+            descriptor = os.open(self._full(path), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            self._check_root()
+            raise Vanished(f"{shown(path)} is no longer in the inbox.") from error
+        except OSError as error:
+            raise Fault(f"{shown(path)} cannot be opened ({error.strerror}).", blame=Blame.HOUSE) from error
+        if look_from(os.fstat(descriptor)) != look:
+            os.close(descriptor)
+            raise Changed(f"{shown(path)} changed after it was admitted.")
+        return os.fdopen(descriptor, "rb")
+
+    async def archive(self, path: bytes, look: Look, to: Path) -> None:
+        """Move a source away, keeping its place in the tree."""
+        await self._run(self._archive, path, look, os.fsencode(to))
+
+    def _archive(self, path: bytes, look: Look, to: bytes) -> None:
+        from daemon.adapters.disk import move_without_overwriting
+
+        if self._look(path) == look:
+            move_without_overwriting(self._full(path), to + b"/" + path)
+
+    async def delete(self, path: bytes, look: Look) -> None:
+        """Remove a source."""
+
+        def work() -> None:
+            if self._look(path) != look:
+                return
+            try:
+                os.unlink(self._full(path))
+            except OSError as error:
+                raise Fault(f"{shown(path)} cannot be removed ({error.strerror}).", blame=Blame.HOUSE) from error
+
+        await self._run(work)

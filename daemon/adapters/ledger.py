@@ -1,0 +1,211 @@
+"""
+Ledger: the durable record of all jobs, in SQLite; what a restart reads.
+
+Every method that changes something is durable when it returns, and is one transaction: a tile's new state, the phases
+of its pictures, its bill and its line in the history stand or fall together. Raises LedgerBroken where it cannot
+record. A transition from a state that the tile has left meanwhile raises AssertionError: a defect, and nothing changes.
+"""
+
+import dataclasses
+import sqlite3
+from collections.abc import Callable, Collection, Iterable
+from pathlib import Path
+from typing import TypeVar
+
+from daemon.adapters.database import Database
+from daemon.adapters.ledger_delivery import Books, Deliveries
+from daemon.adapters.records import (
+    PICTURE_SQL,
+    TILE_FROM,
+    insert_job,
+    picture_from,
+    record,
+    set_phases,
+    tile_from,
+    tiles_of,
+    update,
+    upsert_picture,
+)
+from daemon.ports import Clock
+from daemon.rules.admission import Decision, decide, rank
+from daemon.rules.job import Bill, Look, Settled, Tile
+from daemon.rules.lifecycle import Event, Failed, Held, Retried, State
+
+T = TypeVar("T")
+
+
+class SqliteLedger:
+    """The Ledger port."""
+
+    def __init__(self, path: Path, clock: Clock) -> None:
+        self._database = Database(path)
+        self._clock = clock
+        self.deliveries = Deliveries(self._database)
+        self.books = Books(self._database)
+        self.identity = ""
+
+    async def open(self) -> None:
+        """Open or make the ledger; its identity is made once."""
+        await self._database.open()
+
+        token = self._clock.token(16)
+
+        def work(db: sqlite3.Connection) -> str:
+            db.execute("INSERT OR IGNORE INTO meta VALUES ('identity', ?)", (token,))
+            return str(db.execute("SELECT value FROM meta WHERE key = 'identity'").fetchone()[0])
+
+        self.identity = await self._database.write(work)
+
+    async def close(self) -> None:
+        """Finish and let go."""
+        await self._database.close()
+
+    async def folder(self, inbox: bytes, order: str) -> int:
+        """The number of a folder; what waits in it is put into `order`."""
+
+        def work(db: sqlite3.Connection) -> int:
+            db.execute("INSERT OR IGNORE INTO folder (inbox) VALUES (?)", (inbox,))
+            id_ = int(db.execute("SELECT id FROM folder WHERE inbox = ?", (inbox,)).fetchone()[0])
+            last = db.execute("SELECT value FROM meta WHERE key = ?", (f"order/{id_}",)).fetchone()
+            if last != (order,):
+                db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (f"order/{id_}", order))
+                rows = db.execute(
+                    f"SELECT {PICTURE_SQL} FROM picture p JOIN tile t ON t.job = p.job "
+                    "WHERE t.folder = ? AND t.state IN ('admitted', 'uploaded')",
+                    (id_,),
+                ).fetchall()
+                ranks = ((rank(order, p.path, p.look), p.job) for p in map(picture_from, rows))
+                db.executemany("UPDATE tile SET rank = ? WHERE job = ?", ranks)
+            return id_
+
+        return await self._database.write(work)
+
+    async def known(self, folder: int) -> list[tuple[bytes, Look]]:
+        """Every file of the folder that needs no second look while its stat stays the same."""
+
+        def work(db: sqlite3.Connection) -> list[tuple[bytes, Look]]:
+            rows = db.execute(
+                "SELECT path, size, mtime_ns, inode FROM picture WHERE folder = ? AND phase != 'gone'", (folder,)
+            )
+            return [(path, Look(size, mtime_ns, inode)) for path, size, mtime_ns, inode in rows]
+
+        return await self._database.read(work)
+
+    async def admit(self, file: Settled, order: str, source_stays: bool, held: Held | None, at: float) -> Decision:
+        """Record a settled file. held: why a new job may not start yet, or None."""
+
+        def work(db: sqlite3.Connection) -> Decision:
+            row = db.execute(
+                f"SELECT {PICTURE_SQL} FROM picture p WHERE folder = ? AND path = ?", (file.folder, file.path)
+            ).fetchone()
+            known = picture_from(row) if row else None
+            job_id = file.recipe.job_id(file.content.sha256)
+            tiles = tiles_of(db, job_id)
+            decision = decide(known, job_id, tiles[0].state if tiles else None, source_stays)
+            if decision is Decision.NEW:
+                tiles = [insert_job(db, job_id, file, order, at)]
+                if held is not None:
+                    tiles = [record(db, tiles[0], held, at)]
+            elif decision is Decision.RETRY and file.failure is None:
+                tiles = [record(db, tile, Retried(submits_granted=0), at) for tile in tiles]
+            upsert_picture(db, known, job_id, file, decision)
+            if file.failure is not None and tiles[0].state is State.ADMITTED:
+                failure = file.failure
+                record(db, tiles[0], Failed(failure.said, failure.remedy, failure.blame.value), at)
+            set_phases(db, job_id)
+            return decision
+
+        return await self._database.write(work)
+
+    async def record(self, tile: Tile, event: Event, at: float, *, wait: float = 0.0, bill: Bill | None = None) -> Tile:
+        """The tile after the event. wait: seconds before its next step. bill: of the prediction that just ended."""
+        return await self._database.write(lambda db: record(db, tile, event, at, wait, bill))
+
+    async def postpone(self, tile: Tile, due_at: float, attempts: int) -> Tile:
+        """The same tile with a later due time."""
+        new = dataclasses.replace(tile, due_at=due_at, attempts=attempts)
+
+        def work(db: sqlite3.Connection) -> Tile:
+            update(db, tile, new)
+            return new
+
+        return await self._database.write(work)
+
+    async def tile(self, key: tuple[str, int]) -> Tile:
+        """A tile as it is now."""
+
+        def work(db: sqlite3.Connection) -> Tile:
+            return tile_from(db.execute(f"{TILE_FROM} WHERE t.job = ? AND t.number = ?", key).fetchone())
+
+        return await self._database.read(work)
+
+    async def due(
+        self,
+        states: Iterable[State],
+        folders: Iterable[int],
+        now: float,
+        limit: int,
+        besides: Collection[tuple[str, int]],
+    ) -> list[Tile]:
+        """At most `limit` tiles that may take their next step, in the folders' orders; folders take turns."""
+
+        def work(db: sqlite3.Connection) -> list[Tile]:
+            found: list[Tile] = []
+            for state in states:
+                columns = []
+                for folder in folders:
+                    rows = db.execute(
+                        f"{TILE_FROM} WHERE t.state = ? AND t.folder = ? AND t.due_at <= ? ORDER BY t.rank LIMIT ?",
+                        (state, folder, now, limit + len(besides)),
+                    )
+                    columns.append([tile for tile in map(tile_from, rows) if tile.key not in besides])
+                longest = max(map(len, columns), default=0)
+                found += [column[i] for i in range(longest) for column in columns if i < len(column)]
+            return found[:limit]
+
+        return await self._database.read(work)
+
+    async def next_due(self, states: Iterable[State], now: float) -> float | None:
+        """When the next tile of these states becomes due, or None."""
+
+        def work(db: sqlite3.Connection) -> float | None:
+            sql = "SELECT min(due_at) FROM tile WHERE state = ? AND due_at > ?"
+            times = [db.execute(sql, (state, now)).fetchone()[0] for state in states]
+            return min((time for time in times if time is not None), default=None)
+
+        return await self._database.read(work)
+
+    async def counts(self) -> dict[State, int]:
+        """How many tiles are in each state."""
+
+        def work(db: sqlite3.Connection) -> dict[State, int]:
+            rows = db.execute("SELECT state, count(*) FROM tile GROUP BY state")
+            return {State(state): count for state, count in rows}
+
+        return await self._database.read(work)
+
+    async def count(self, *states: State) -> int:
+        """How many tiles are in these states."""
+
+        def work(db: sqlite3.Connection) -> int:
+            sql = "SELECT count(*) FROM tile WHERE state = ?"
+            return sum(int(db.execute(sql, (state,)).fetchone()[0]) for state in states)
+
+        return await self._database.read(work)
+
+    async def jobs_in(self, *states: State) -> set[str]:
+        """The jobs that have a tile in one of these states."""
+
+        def work(db: sqlite3.Connection) -> set[str]:
+            sql = "SELECT job FROM tile WHERE state = ?"
+            return {row[0] for state in states for row in db.execute(sql, (state,))}
+
+        return await self._database.read(work)
+
+    async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Look at the ledger, for a person (see `ledger_desk`)."""
+        return await self._database.read(work)
+
+    async def write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Steer the ledger, for a person (see `ledger_desk`)."""
+        return await self._database.write(work)

@@ -1,0 +1,185 @@
+"""
+Deliveries and books: the ledger's second half, over the same connection.
+
+Deliveries: which pictures wait for their result or their report, whose name is whose in the outbox, what lies there.
+Books: what was billed, which submits left in the last minutes, which uploaded objects are still to be deleted.
+"""
+
+import sqlite3
+from collections.abc import Collection
+
+from daemon.adapters.database import Database
+from daemon.adapters.records import PICTURE_SQL, picture_from, record, tiles_of, write_history
+from daemon.rules.job import Bill, Phase, Picture, Tile
+from daemon.rules.lifecycle import State, Written
+from daemon.rules.sidecar import ResultFacts
+
+UNWANTED_ASSETS = """
+    SELECT a.ref FROM asset a LEFT JOIN tile t ON t.job = a.job AND t.number = a.number
+    WHERE t.job IS NULL OR t.asset_ref IS NOT a.ref OR t.state NOT IN ('uploaded', 'submitting', 'submitted')
+    LIMIT ?
+"""
+SUBMITS = """
+    SELECT h.at, (SELECT min(a.at) FROM history a WHERE a.job = h.job AND a.number = h.number AND a.id > h.id
+                  AND a.name IN ('submitted', 'found', 'refused', 'failed'))
+    FROM history h WHERE h.name = 'submitting' AND h.at > ?
+"""
+
+
+class Deliveries:
+    """Pictures on their way to the outbox."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def due(self, limit: int, besides: Collection[int]) -> list[tuple[Picture, Tile]]:
+        """Pictures whose job has an end, with the job's first tile; oldest first."""
+
+        def work(db: sqlite3.Connection) -> list[tuple[Picture, Tile]]:
+            rows = db.execute(
+                f"SELECT {PICTURE_SQL} FROM picture p WHERE phase = 'due' ORDER BY id LIMIT ?", (limit + len(besides),)
+            ).fetchall()
+            pictures = [picture for picture in map(picture_from, rows) if picture.id not in besides][:limit]
+            return [(picture, tiles_of(db, picture.job)[0]) for picture in pictures]
+
+        return await self._database.read(work)
+
+    async def sources(self, job: str) -> list[Picture]:
+        """The pictures that wait for a job."""
+
+        def work(db: sqlite3.Connection) -> list[Picture]:
+            rows = db.execute(f"SELECT {PICTURE_SQL} FROM picture p WHERE job = ? AND phase = 'waiting'", (job,))
+            return [picture_from(row) for row in rows]
+
+        return await self._database.read(work)
+
+    async def copies(self, job: str) -> list[Picture]:
+        """The pictures of a job that were delivered: where its result may lie."""
+
+        def work(db: sqlite3.Connection) -> list[Picture]:
+            rows = db.execute(
+                f"SELECT {PICTURE_SQL} FROM picture p "
+                "WHERE job = ? AND result_path IS NOT NULL AND phase = 'delivered'",
+                (job,),
+            )
+            return [picture_from(row) for row in rows]
+
+        return await self._database.read(work)
+
+    async def claim(self, picture: Picture, outbox: bytes, path: bytes) -> bool:
+        """Reserve a name in an outbox for a picture; False where it is another picture's."""
+
+        def work(db: sqlite3.Connection) -> bool:
+            if picture.outbox == outbox and picture.result_path == path:
+                return True
+            taken = db.execute("SELECT 1 FROM picture WHERE outbox = ? AND result_path = ?", (outbox, path)).fetchone()
+            if taken is None:
+                db.execute(
+                    "UPDATE picture SET outbox = ?, result_path = ?, result_sha256 = NULL WHERE id = ?",
+                    (outbox, path, picture.id),
+                )
+            return taken is None
+
+        return await self._database.write(work)
+
+    async def delivered(self, picture: Picture, tile: Tile, result: ResultFacts, at: float, *, reused: bool) -> bool:
+        """Result and sidecar are in the outbox. Returns whether that was the last that the job waited for."""
+
+        def work(db: sqlite3.Connection) -> bool:
+            db.execute(
+                "UPDATE picture SET phase = ?, result_sha256 = ? WHERE id = ?",
+                (Phase.DELIVERED, result.sha256, picture.id),
+            )
+            write_history(db, at, tile, "delivered", {"reused": reused, "bytes": result.bytes}, picture.id)
+            return _finish(db, tile.job.id, at)
+
+        return await self._database.write(work)
+
+    async def reported(self, picture: Picture, tile: Tile, at: float) -> None:
+        """The report of a failed picture is in the outbox."""
+
+        def work(db: sqlite3.Connection) -> None:
+            db.execute("UPDATE picture SET phase = ? WHERE id = ?", (Phase.FAILED, picture.id))
+            write_history(db, at, tile, "reported", {}, picture.id)
+
+        await self._database.write(work)
+
+    async def finish(self, job: str, at: float) -> bool:
+        """Where nobody waits for a fetched result any more, its job is done. Returns whether it is."""
+        return await self._database.write(lambda db: _finish(db, job, at))
+
+    async def times(self, job: str) -> dict[str, float]:
+        """When each milestone of a job was last passed, by the event's name."""
+
+        def work(db: sqlite3.Connection) -> dict[str, float]:
+            return dict(db.execute("SELECT name, max(at) FROM history WHERE job = ? GROUP BY name", (job,)).fetchall())
+
+        return await self._database.read(work)
+
+
+def _finish(db: sqlite3.Connection, job: str, at: float) -> bool:
+    tiles = tiles_of(db, job)
+    waiting = db.execute("SELECT 1 FROM picture WHERE job = ? AND phase IN ('waiting', 'due')", (job,)).fetchone()
+    if waiting or any(tile.state is not State.FETCHED for tile in tiles):
+        return False
+    for tile in tiles:
+        record(db, tile, Written(), at)
+    return True
+
+
+class Books:
+    """Money, submits and uploaded objects."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def bill(self, job: str) -> Bill:
+        """What a job cost so far."""
+
+        def work(db: sqlite3.Connection) -> Bill:
+            row = db.execute(
+                "SELECT total(cost_usd), (SELECT predict_seconds FROM bill WHERE job = ?1 ORDER BY billed_at DESC) "
+                "FROM bill WHERE job = ?1",
+                (job,),
+            ).fetchone()
+            return Bill(*row)
+
+        return await self._database.read(work)
+
+    async def spent(self, since: float) -> float:
+        """USD billed since then."""
+
+        def work(db: sqlite3.Connection) -> float:
+            return float(db.execute("SELECT total(cost_usd) FROM bill WHERE billed_at >= ?", (since,)).fetchone()[0])
+
+        return await self._database.read(work)
+
+    async def typical_usd(self) -> float | None:
+        """The mean price of the last hundred predictions, or None where there are none."""
+
+        def work(db: sqlite3.Connection) -> float | None:
+            sql = "SELECT avg(cost_usd) FROM (SELECT cost_usd FROM bill ORDER BY billed_at DESC LIMIT 100)"
+            mean: float | None = db.execute(sql).fetchone()[0]
+            return mean
+
+        return await self._database.read(work)
+
+    async def submits(self, since: float) -> list[tuple[float, float | None]]:
+        """The submits that left since then: when each left, and when its answer came (None: never)."""
+
+        def work(db: sqlite3.Connection) -> list[tuple[float, float | None]]:
+            return db.execute(SUBMITS, (since,)).fetchall()
+
+        return await self._database.read(work)
+
+    async def unwanted_assets(self, limit: int) -> list[str]:
+        """Uploaded objects that no prediction will read any more."""
+
+        def work(db: sqlite3.Connection) -> list[str]:
+            return [row[0] for row in db.execute(UNWANTED_ASSETS, (limit,))]
+
+        return await self._database.read(work)
+
+    async def forget_asset(self, ref: str) -> None:
+        """It is deleted, or meant to stay."""
+        await self._database.write(lambda db: db.execute("DELETE FROM asset WHERE ref = ?", (ref,)))

@@ -1,0 +1,168 @@
+"""
+Desk: seeing and steering the ledger, for people; as functions on a connection.
+
+The running daemon calls these in its ledger thread; without one the commands call them on a connection of their own
+(read-only for seeing). Values are plain JSON. No URL of an asset or a result is ever shown.
+"""
+
+import os
+import sqlite3
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from daemon.adapters.records import PICTURE_SQL, picture_from, record, set_phases, tiles_of, write_history
+from daemon.rules import budget, names, reactions
+from daemon.rules.job import Picture, Tile
+from daemon.rules.lifecycle import NEVER, Released, State
+from daemon.rules.sidecar import timestamp
+
+LISTED_MAX = 20
+
+
+def summary(db: sqlite3.Connection, now: float) -> dict[str, Any]:
+    """What the ledger knows of all jobs: counts by state, spending, and who needs a person."""
+    counts = {state.value: 0 for state in State}
+    counts |= dict(db.execute("SELECT state, count(*) FROM tile GROUP BY state").fetchall())
+    pictures = dict(db.execute("SELECT phase, count(*) FROM picture GROUP BY phase").fetchall())
+    spent = "SELECT total(cost_usd) FROM bill WHERE billed_at >= ?"
+    return {
+        "jobs": counts,
+        "pictures": pictures,
+        "spent": {
+            "day_usd": round(db.execute(spent, (budget.day_start(now),)).fetchone()[0], 6),
+            "month_usd": round(db.execute(spent, (budget.month_start(now),)).fetchone()[0], 6),
+        },
+        "held": _listed(db, State.HELD),
+        "failed": _listed(db, State.FAILED),
+    }
+
+
+def _listed(db: sqlite3.Connection, state: State) -> list[dict[str, Any]]:
+    rows = db.execute(
+        "SELECT t.job, j.path, t.reason, t.remedy, t.since, t.due_at FROM tile t JOIN job j ON j.id = t.job "
+        "WHERE t.state = ? AND NOT (t.state = 'failed' AND EXISTS "
+        "(SELECT 1 FROM picture p WHERE p.job = t.job AND p.phase = 'gone')) ORDER BY t.since DESC LIMIT ?",
+        (state, LISTED_MAX),
+    )
+    return [
+        {
+            "job": job,
+            "picture": names.shown(path),
+            "reason": reason,
+            "remedy": remedy,
+            "since": timestamp(since),
+            **({"until": timestamp(due)} if state is State.HELD and due < NEVER else {}),
+        }
+        for job, path, reason, remedy, since, due in rows
+    ]
+
+
+def find_jobs(db: sqlite3.Connection, what: str) -> list[str]:
+    """The jobs that a person means by a job's id (or its beginning), or by a picture's path."""
+    if not what.startswith(("/", ".")) and len(what) >= 4 and all(digit in "0123456789abcdef" for digit in what):
+        rows = db.execute("SELECT id FROM job WHERE id >= ? AND id < ? LIMIT 2", (what, what + "g")).fetchall()
+        if rows:
+            return [row[0] for row in rows]
+    full = os.path.abspath(os.fsencode(what))  # noqa: PTH100  (links are not followed: the name is what counts)
+    found = []
+    for folder, inbox in db.execute("SELECT id, inbox FROM folder"):
+        if full.startswith(inbox + b"/"):
+            path = full[len(inbox) + 1 :]
+            found += db.execute("SELECT job FROM picture WHERE folder = ? AND path = ?", (folder, path)).fetchall()
+    found += db.execute(
+        "SELECT job FROM picture WHERE path = ? OR outbox || x'2f' || result_path = ?", (os.fsencode(what), full)
+    )
+    return sorted({row[0] for row in found})
+
+
+def show(db: sqlite3.Connection, job: str) -> dict[str, Any]:
+    """All about a job: where it stands, its pictures, its bill, its history."""
+    tile = tiles_of(db, job)[0]
+    inboxes = dict(db.execute("SELECT id, inbox FROM folder").fetchall())
+    history = db.execute("SELECT at, name, detail FROM history WHERE job = ? ORDER BY id", (job,))
+    cost = db.execute("SELECT total(cost_usd) FROM bill WHERE job = ?", (job,)).fetchone()[0]
+    content = tile.job.content
+    return {
+        "job": job,
+        "state": tile.state.value,
+        "since": timestamp(tile.since),
+        **({"due": timestamp(tile.due_at)} if tile.due_at < NEVER else {}),
+        "reason": tile.reason,
+        "remedy": tile.remedy,
+        "recipe": tile.job.recipe.as_json(),
+        "content": {"sha256": content.sha256, "bytes": content.bytes, "width": content.width, "height": content.height},
+        "prediction": tile.prediction,
+        "attempts": tile.attempts,
+        "submits": tile.submits,
+        "cost_usd": round(cost, 9),
+        "pictures": [_picture(picture, inboxes) for picture in _pictures(db, job)],
+        "history": [
+            {"at": timestamp(at), "event": name, **({"detail": text} if text else {})} for at, name, text in history
+        ],
+    }
+
+
+def _pictures(db: sqlite3.Connection, job: str) -> list[Picture]:
+    rows = db.execute(f"SELECT {PICTURE_SQL} FROM picture p WHERE job = ? ORDER BY id", (job,))
+    return [picture_from(row) for row in rows]
+
+
+def _picture(picture: Picture, inboxes: dict[int, bytes]) -> dict[str, Any]:
+    facts = {**names.named(picture.path), "inbox": names.shown(inboxes[picture.folder]), "phase": picture.phase.value}
+    if picture.outbox is not None and picture.result_path is not None:
+        facts["result"] = names.shown(picture.outbox + b"/" + picture.result_path)
+    return facts
+
+
+def failures_since(db: sqlite3.Connection, at: float) -> int:
+    """How many jobs were given up since then."""
+    sql = "SELECT count(*) FROM history WHERE name = 'failed' AND at >= ?"
+    return int(db.execute(sql, (at,)).fetchone()[0])
+
+
+def failed_jobs(db: sqlite3.Connection) -> list[str]:
+    """Every job that failed and was not taken away."""
+    return [row[0] for row in db.execute("SELECT DISTINCT job FROM tile WHERE state = 'failed'")]
+
+
+def held_jobs(db: sqlite3.Connection) -> list[str]:
+    """Every job that is held."""
+    return [row[0] for row in db.execute("SELECT DISTINCT job FROM tile WHERE state = 'held'")]
+
+
+def retry(db: sqlite3.Connection, jobs: Iterable[str], now: float) -> list[Picture]:
+    """Let failed jobs be admitted anew, with a full allowance of paid runs. Returns the pictures to look at again."""
+    again: list[Picture] = []
+    for job in jobs:
+        for tile in tiles_of(db, job):
+            if tile.state is State.FAILED:
+                db.execute(
+                    "UPDATE tile SET submits_granted = submits WHERE job = ? AND number = ?", (tile.job.id, tile.number)
+                )
+                write_history(db, now, tile, "retry_asked", {})
+                again += _pictures(db, job)
+        db.execute("UPDATE picture SET phase = 'gone' WHERE job = ? AND phase IN ('failed', 'due')", (job,))
+    return again
+
+
+def release(db: sqlite3.Connection, jobs: Iterable[str], now: float, submits_max: int) -> list[str]:
+    """Let held jobs go on. Returns those that were held."""
+    released = []
+    for job in jobs:
+        for tile in tiles_of(db, job):
+            if tile.state is State.HELD:
+                record(db, tile, Released(submits_granted=_missing(tile, submits_max), by_person=True), now)
+                released.append(job)
+        set_phases(db, job)
+    return released
+
+
+def _missing(tile: Tile, submits_max: int) -> int:
+    """A release allows at least one paid run."""
+    return max(0, 1 - reactions.submits_left(tile, submits_max))
+
+
+def state_paths(state_dir: Path) -> tuple[Path, Path, Path]:
+    """Ledger, lock and control socket of a state directory."""
+    return state_dir / "ledger.db", state_dir / "lock", state_dir / "control.sock"

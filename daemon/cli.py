@@ -1,0 +1,176 @@
+"""
+The command line: what `esrgand` is called with. Exit statuses are in `exits.py`.
+
+Looking and steering (`status`, `show`, `retry`, `release`) go through the running daemon's control socket, or straight
+to the ledger where none runs. Nothing heavy is imported before a command needs it. Whatever goes wrong is a sentence on
+standard error, never a traceback.
+"""
+
+import argparse
+import json
+import os
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from daemon import __version__
+from daemon.exits import Exit
+
+DEFAULT_CONFIG = "/etc/esrgand/config.toml"
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Wrong usage has an exit status of its own."""
+        self.print_usage(sys.stderr)
+        self.exit(Exit.USAGE, f"esrgand: {message}\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="esrgand", description="A hot folder for super-resolution.", allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"esrgand {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def add(name: str, text: str, *, config: bool = True) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        if config:
+            default = os.environ.get("ESRGAND_CONFIG", DEFAULT_CONFIG)
+            command.add_argument(
+                "--config", type=Path, default=Path(default), metavar="FILE", help=f"configuration (default: {default})"
+            )
+        return command
+
+    demo = add("demo", "the whole journey on this machine, with sample pictures and nothing to configure", config=False)
+    demo.add_argument("--dir", type=Path, default=Path("esrgand-demo"), help="where to (default: ./esrgand-demo)")
+    demo.add_argument("--keep", action="store_true", help="watch on until Ctrl-C")
+    add("run", "the daemon")
+    add("once", "everything that is in the inboxes now, then the end")
+    add("check", "try all that the daemon needs and say what to mend")
+    add("estimate", "what is waiting and what it would cost; spends nothing")
+    status = add("status", "what is going on")
+    status.add_argument("--json", action="store_true", help="as JSON")
+    show = add("show", "all about a picture or a job")
+    show.add_argument("what", metavar="PATH|JOB")
+    retry = add("retry", "try failed pictures again")
+    retry.add_argument("what", metavar="PATH|JOB", nargs="?")
+    retry.add_argument("--failed", action="store_true", help="all that failed")
+    release = add("release", "let held pictures go on")
+    release.add_argument("what", metavar="JOB", nargs="?")
+    release.add_argument("--all", action="store_true", help="all that are held")
+    serve = add("serve", "the local prediction server alone", config=False)
+    serve.add_argument("--listen", default="127.0.0.1:8585", metavar="HOST:PORT", help="default: 127.0.0.1:8585")
+    serve.add_argument("--dir", type=Path, default=Path("esrgand-server"), help="where it keeps its state")
+    serve.add_argument("--key-file", type=Path, help="the key that clients must show (else ESRGAND_API_KEY)")
+    serve.add_argument("--creates-per-minute", type=_positive, default=100, metavar="N", help="default: 100")
+    serve.add_argument("--in-flight", type=_positive, default=10, metavar="N", help="default: 10")
+    serve.add_argument("--workers", type=_positive, default=2, metavar="N", help="at the same time (default: 2)")
+    serve.add_argument("--predict-seconds", type=float, default=0.0, metavar="S", help="take at least this long")
+    serve.add_argument("--usd-per-second", type=float, default=0.0, metavar="USD", help="bill this (default: 0)")
+    add("schema", "the JSON Schema of the sidecar", config=False)
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return value
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Parse, run the command, exit with its status."""
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if arguments.command in ("retry", "release") and bool(arguments.what) == bool(_everything(arguments)):
+        parser.error(f"{arguments.command}: name one, or all of them, not both")
+    try:
+        status = _dispatch(arguments)
+    except BrokenPipeError:
+        status = Exit.DONE  # Whoever read our output has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        status = Exit.PICTURES
+    sys.stdout.flush()
+    sys.stderr.flush()
+    others = [thread for thread in threading.enumerate() if thread is not threading.main_thread() and not thread.daemon]
+    for thread in others:
+        thread.join(1.0)
+    if any(thread.is_alive() for thread in others):
+        os._exit(status)  # A thread that hangs in a dead mount must not hold up the end.
+    sys.exit(status)
+
+
+def _everything(arguments: argparse.Namespace) -> bool:
+    return bool(getattr(arguments, "failed", False) or getattr(arguments, "all", False))
+
+
+def _dispatch(arguments: argparse.Namespace) -> Exit:
+    match arguments.command:
+        case "schema":
+            sys.stdout.write(Path(__file__).with_name("sidecar.schema.json").read_text("utf-8"))
+            return Exit.DONE
+        case "status" | "show" | "retry" | "release":
+            return _guarded(lambda: _desk(arguments))
+        case "demo":
+            from daemon import demo
+
+            return _guarded(lambda: demo.demo(arguments.dir, keep=arguments.keep))
+        case "serve":
+            from daemon import commands
+
+            return _guarded(lambda: commands.serve(arguments))
+        case "check":
+            from daemon import check
+
+            return _guarded(lambda: check.check(arguments.config))
+        case "estimate":
+            from daemon import estimate
+
+            return _guarded(lambda: estimate.estimate(arguments.config))
+        case _:
+            from daemon import commands
+
+            return _guarded(lambda: commands.run(arguments.config, once=arguments.command == "once"))
+
+
+def _guarded(command: Callable[[], Exit]) -> Exit:
+    """Run a command; what a person can mend becomes sentences and an exit status."""
+    from daemon.config import ConfigError
+    from daemon.rules.faults import Fault
+
+    try:
+        return command()
+    except ConfigError as error:
+        for complaint in error.complaints:
+            print(f"esrgand: {complaint}", file=sys.stderr)
+        return Exit.CONFIG
+    except Fault as fault:
+        print(f"esrgand: {fault.said} {fault.remedy}".rstrip(), file=sys.stderr)
+        return Exit.HOUSE
+
+
+def _desk(arguments: argparse.Namespace) -> Exit:
+    """See and steer, with the daemon running or not."""
+    from daemon import look
+
+    request = {"ask": arguments.command, "what": getattr(arguments, "what", None) or "", "all": _everything(arguments)}
+    if request["what"] and os.path.lexists(request["what"]):
+        request["what"] = str(Path(request["what"]).absolute())
+    answer: dict[str, Any] = look.ask(arguments.config, request)
+    if "error" in answer:
+        print(f"esrgand: {answer['error']}", file=sys.stderr)
+        return Exit.HOUSE
+    if arguments.command == "show" or getattr(arguments, "json", False):
+        print(json.dumps(answer, indent=2, ensure_ascii=False))
+    else:
+        print(look.in_words(arguments.command, answer))
+    found = arguments.command != "show" or answer["jobs"] or answer["waiting"]
+    if not found:
+        print(f"esrgand: nothing is known of {arguments.what}.", file=sys.stderr)
+    return Exit.DONE if found else Exit.HOUSE
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,167 @@
+"""
+Commands: the daemon (`run`), one pass (`once`), and the prediction server alone (`serve`).
+
+Each sets up the log, listens to signals and runs an event loop until it is over. What a person must know before the log
+exists is raised as ConfigError or Fault; after that it is said in the log.
+"""
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from daemon import config as configuration
+from daemon.adapters import log as logs
+from daemon.adapters.clock import SystemClock
+from daemon.adapters.systemd import Notifier
+from daemon.config import ConfigError, Secret
+from daemon.config_values import EMBEDDED
+from daemon.exits import Exit
+from daemon.rules.faults import Blame, Fault, Outlook
+from daemon.service import Orders, Service
+
+if TYPE_CHECKING:
+    from daemon.config_model import Config
+
+Beat = Callable[[Any, list[str]], None]
+
+
+def run(path: Path, *, once: bool) -> Exit:
+    """`esrgand run` and `esrgand once`."""
+    config = configuration.load(path)
+    key, token = secrets(config)
+    if once and sys.stderr.isatty():
+        from daemon.progress import Progress
+
+        with Progress() as progress:
+            return asyncio.run(_run(config, path, key, token, once=True, on_beat=progress.beat, level="warning"))
+    return asyncio.run(_run(config, path, key, token, once=once))
+
+
+def secrets(config: "Config") -> tuple[Secret, Secret | None]:
+    """The API key and the listener's token. Raises ConfigError."""
+    place = os.environ.get("CREDENTIALS_DIRECTORY")
+    embedded = config.api.base_url == EMBEDDED
+    key = Secret("") if embedded else configuration.read_key(config, os.environ, Path(place) if place else None)
+    token_file = config.http.token_file
+    return key, configuration.read_secret("http.token_file", token_file) if token_file else None
+
+
+async def _run(
+    config: "Config",
+    path: Path,
+    key: Secret,
+    token: Secret | None,
+    *,
+    once: bool,
+    on_beat: Beat | None = None,
+    level: str | None = None,
+) -> Exit:
+    orders = Orders()
+    orders.listen()
+    notifier = Notifier(os.environ)
+    while True:
+        service = make_service(config, key, token, notifier, orders, once=once, on_beat=on_beat, level=level)
+        reloading = asyncio.create_task(_reloads(path, orders, notifier, service))
+        try:
+            status = await service.run()
+        except Fault as fault:
+            if not service.told:
+                raise
+            service.log.error("ended", reason=fault.said, remedy=fault.remedy)
+            return Exit.HOUSE
+        finally:
+            reloading.cancel()
+        if orders.stop.is_set() or orders.new is None:
+            return status
+        config, key, token = orders.new
+        orders.start_again()
+
+
+def make_service(
+    config: "Config",
+    key: Secret,
+    token: Secret | None,
+    notifier: Notifier,
+    orders: Orders,
+    *,
+    once: bool,
+    on_beat: Beat | None = None,
+    level: str | None = None,
+) -> Service:
+    """A service with its log set up. level: instead of the configured one."""
+    hidden = [secret.reveal() for secret in (key, token) if secret is not None and secret.reveal()]
+    logs.configure(level or config.log.level, config.log.format, sys.stderr, hidden)
+    log = structlog.get_logger()
+    for secret in (key, token):
+        if secret is not None and secret.warning:
+            log.warning("secret_exposed", reason=secret.warning)
+    if config.webhook.public_url:
+        log.warning("webhook_unused", reason="This version does not listen to webhooks yet; it polls.")
+    shown_token = token.reveal() if token is not None else None
+    return Service(config, key.reveal(), shown_token, SystemClock(), log, notifier, orders, once=once, on_beat=on_beat)
+
+
+async def _reloads(path: Path, orders: Orders, notifier: Notifier, service: Service) -> None:
+    """SIGHUP: a configuration that is right is taken up; a wrong one is told, and the old one stays."""
+    while True:
+        await orders.reload.wait()
+        orders.reload.clear()
+        notifier.reloading()
+        try:
+            config = await asyncio.to_thread(configuration.load, path)
+            orders.take_up((config, *secrets(config)))
+        except ConfigError as error:
+            service.log.error("configuration_refused", reasons=list(error.complaints))
+            notifier.ready()
+
+
+def serve(arguments: argparse.Namespace) -> Exit:
+    """`esrgand serve`."""
+    host, _, port = arguments.listen.rpartition(":")
+    if not host or not port.isdigit():
+        raise ConfigError([f"--listen {arguments.listen}: it must be HOST:PORT, for example 127.0.0.1:8585."])
+    if arguments.key_file is not None:
+        key = configuration.read_secret("--key-file", arguments.key_file)
+    else:
+        key = Secret(os.environ.get("ESRGAND_API_KEY", "").strip())
+    if not key.reveal():
+        raise ConfigError(["The server needs a key: give --key-file FILE, or set ESRGAND_API_KEY."])
+    logs.configure("info", "auto", sys.stderr, [key.reveal()])
+    return asyncio.run(_serve(arguments, key.reveal(), host.strip("[]"), int(port)))
+
+
+async def _serve(arguments: argparse.Namespace, key: str, host: str, port: int) -> Exit:
+    from daemon.server import LanczosUpscaler, PredictionServer, ServerSettings
+
+    orders = Orders()
+    orders.listen()
+    log = structlog.get_logger()
+    settings = ServerSettings(
+        data_dir=arguments.dir,
+        key=key,
+        creates_per_minute_max=arguments.creates_per_minute,
+        in_flight_max=arguments.in_flight,
+        workers=arguments.workers,
+        predict_seconds_min=arguments.predict_seconds,
+        usd_per_second=arguments.usd_per_second,
+    )
+    server = PredictionServer(settings, SystemClock(), LanczosUpscaler(arguments.workers), log)
+    try:
+        base_url = await server.start(host, port)
+    except OSError as error:
+        raise Fault(
+            f"The server cannot start ({error.strerror}).",
+            blame=Blame.HOUSE,
+            outlook=Outlook.LASTING,
+            remedy="Look at --dir and --listen.",
+        ) from error
+    print(f"{base_url} serves, by {LanczosUpscaler().name}. Ctrl-C ends it.", flush=True)
+    await orders.stop.wait()
+    await server.close()
+    return Exit.DONE

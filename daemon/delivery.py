@@ -1,0 +1,102 @@
+"""
+Delivery: the lane that ends a picture's journey, with its result in the outbox or with the report of its failure.
+
+A result that staging lost is fetched again; a copy whose result nobody has any more is fetched again while the service
+keeps it, and held for a person after that. A folder whose outbox is broken waits at a gate of its own.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+
+from daemon.gates import Gates
+from daemon.pipeline.write import ResultLost, Unstaged
+from daemon.rules import names
+from daemon.rules.faults import Fault, Gate, LedgerBroken
+from daemon.rules.job import Picture, Tile
+from daemon.rules.lifecycle import NEVER, Event, Held, Missing, State, Wanted
+from daemon.world import Folder, World
+
+RESULT_LIFE_SECONDS = 23 * 3600.0  # the service keeps outputs for a day
+RETRY_SECONDS = 10.0
+
+
+@dataclass(slots=True)
+class Delivery:
+    """record: tells the ledger, the log and the lanes. delays: when a picture may be tried again, monotonic seconds."""
+
+    world: World
+    gates: Gates
+    folders: Mapping[int, Folder]
+    record: Callable[[Tile, Event], Awaitable[Tile]]
+    step: Callable[[], AbstractContextManager[None]]
+    delays: dict[int, float] = field(default_factory=dict)
+
+    async def find(self, room: int, in_hand: set[int]) -> list[tuple[Picture, Tile]]:
+        """Pictures whose job has an end."""
+        now = self.world.clock.monotonic()
+        self.delays = {id_: due for id_, due in self.delays.items() if due > now}
+        besides = [*in_hand, *self.delays]
+        return await self.world.ledger.deliveries.due(room, besides)
+
+    async def next_due(self) -> float | None:
+        """When a delayed picture may be tried again, wall seconds."""
+        if not self.delays:
+            return None
+        clock = self.world.clock
+        return clock.wall() + min(self.delays.values()) - clock.monotonic()
+
+    async def write(self, picture: Picture, tile: Tile) -> None:
+        """Deliver or report one picture."""
+        about = tile.about | {"picture": names.shown(picture.path)}
+        folder = self.folders.get(picture.folder)
+        if folder is None:
+            self._delay(picture)  # Its folder is no longer configured.
+            return
+        world, outbox_gate = self.world, f"{Gate.OUTBOX.value}:{picture.folder}"
+        try:
+            async with self.gates.through(outbox_gate, Gate.STAGING):
+                with self.step():
+                    done = await self._end(picture, tile, folder)
+        except Unstaged:
+            await self.record(await world.ledger.tile(tile.key), Missing())
+        except ResultLost:
+            await self._want_again(await world.ledger.tile(tile.key))
+        except LedgerBroken:
+            raise
+        except Fault as fault:
+            if fault.gate is None:
+                world.log.warning("write_failed", **about, reason=fault.said)
+            self._delay(picture)
+        else:
+            seconds = round(world.clock.wall() - picture.detected_at, 3)
+            world.log.info(done, **about, seconds=seconds)
+            if folder.config.after != "keep":
+                folder.detector.forget(picture.path, picture.look)
+
+    async def _end(self, picture: Picture, tile: Tile, folder: Folder) -> str:
+        """Write the picture's end; returns what it is called in the log."""
+        writer = self.world.writer
+        if tile.state is State.FAILED:
+            await writer.report(picture, tile, folder.config, folder.inbox)
+            return "reported"
+        return "done" if await writer.deliver(picture, tile, folder.config, folder.inbox) else "delivered"
+
+    def _delay(self, picture: Picture) -> None:
+        self.delays[picture.id] = self.world.clock.monotonic() + RETRY_SECONDS
+
+    async def _want_again(self, tile: Tile) -> None:
+        """A copy of a picture whose result nobody has any more: the service may, for a day; else a person decides."""
+        times = await self.world.ledger.deliveries.times(tile.job.id)
+        age = self.world.clock.wall() - times.get("ready", 0.0)
+        if tile.output_url is not None and age < RESULT_LIFE_SECONDS:
+            await self.record(tile, Wanted())
+            return
+        await self.record(
+            tile,
+            Held(
+                reason="This content was upscaled and paid for before, and its result is in no outbox any more.",
+                remedy="Put the result back, or let `esrgand release` upscale it again, and pay again.",
+                due_at=NEVER,
+            ),
+        )

@@ -1,0 +1,287 @@
+"""
+Dispatcher: ledger -> window -> bounded workers -> record -> react.
+
+Stages ask the world once and return an event; here alone events are recorded and faults are answered. Uploads run ahead
+of the slots, downloads and writes behind them, each with its own bound. A step that fails leaves its picture where it
+was; whatever stands still is found again, by a gate that opens, a due time, or a restart.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from daemon.delivery import Delivery
+from daemon.flight import FLYING, Flight
+from daemon.gates import Gates
+from daemon.lanes import Lane
+from daemon.pipeline import fetch, upload
+from daemon.ports import Sources
+from daemon.rules import names, pacing, reactions
+from daemon.rules.faults import Changed, Fault, Gate, LedgerBroken, Vanished
+from daemon.rules.job import Bill, Picture, Tile
+from daemon.rules.lifecycle import Event, Failed, Held, Intended, Released, Spoiled, State, Withdrawn
+from daemon.world import Folder, World
+
+if TYPE_CHECKING:
+    from daemon.config_model import Config
+
+RESERVE = 4  # uploaded pictures kept ready for a free slot, beyond as many as there are upload workers
+FETCHES_MAX = 4
+WRITES_MAX = 3
+CLEAN_SECONDS = 60.0
+Key = tuple[str, int]
+STATE_LANES = {
+    State.ADMITTED: "upload",
+    State.UPLOADED: "flight",
+    State.SUBMITTING: "flight",
+    State.SUBMITTED: "flight",
+    State.READY: "fetch",
+    State.FETCHED: "write",
+    State.FAILED: "write",
+    State.DONE: "write",
+    State.HELD: "held",
+}
+
+
+class Dispatcher:
+    """Moves every tile and every picture that can move."""
+
+    def __init__(self, config: "Config", world: World, gates: Gates, folders: Iterable[Folder]) -> None:
+        self.config = config
+        self.world = world
+        self.gates = gates
+        self.folders = {folder.id: folder for folder in folders}
+        self.stopping = asyncio.Event()
+        self.minute = pacing.SlidingMinute(config.api.creates_per_minute_max)
+        self.slots = asyncio.BoundedSemaphore(config.api.in_flight_max)
+        self.flight = Flight(
+            config=config,
+            clock=world.clock,
+            log=world.log,
+            gates=gates,
+            ledger=world.ledger,
+            predictor=world.predictor,
+            storage=world.storage,
+            minute=self.minute,
+            slots=self.slots,
+            record=self.record,
+            sources=self.sources,
+            stopping=self.stopping,
+            step=self.step,
+        )
+        self.delivery = Delivery(world, gates, self.folders, self.record, self.step)
+        self.lanes: dict[str, Lane[Tile, Key]] = {
+            "upload": self._lane("upload", config.storage.uploads_max, (State.ADMITTED,), self._upload),
+            "flight": self._lane("flight", config.api.in_flight_max, FLYING, self._fly),
+            "fetch": self._lane("fetch", FETCHES_MAX, (State.READY,), self._fetch),
+            "held": self._lane("held", 1, (State.HELD,), self._release),
+        }
+        self.lanes["upload"].find = self._find_uploads
+        self.write_lane: Lane[tuple[Picture, Tile], int] = Lane(
+            name="write",
+            width=WRITES_MAX,
+            clock=world.clock,
+            find=self.delivery.find,
+            key=lambda due: due[0].id,
+            work=self._write,
+            next_due=self.delivery.next_due,
+            stopping=self.stopping,
+            log=world.log,
+        )
+        self.cleaning = asyncio.Event()
+        self.busy_tasks: set[asyncio.Task[None]] = set()
+        self.cleaned = False
+
+    def _lane(
+        self, name: str, width: int, states: tuple[State, ...], work: Callable[[Tile], Awaitable[None]]
+    ) -> Lane[Tile, Key]:
+        ledger, clock = self.world.ledger, self.world.clock
+
+        async def find(room: int, in_hand: set[Key]) -> list[Tile]:
+            return await ledger.due(states, self.folders, clock.wall(), room, in_hand)
+
+        async def next_due() -> float | None:
+            return await ledger.next_due(states, clock.wall())
+
+        return Lane(name, width, clock, find, lambda tile: tile.key, work, next_due, self.stopping, self.world.log)
+
+    # Finding
+
+    async def _find_uploads(self, room: int, in_hand: set[Key]) -> list[Tile]:
+        """Uploads run ahead of the slots, but not far: their URLs would grow old."""
+        ledger = self.world.ledger
+        ahead = await ledger.count(State.UPLOADED) + len(in_hand)
+        reserve = self.config.api.in_flight_max + self.config.storage.uploads_max + RESERVE
+        room = min(room, reserve - ahead)
+        if room <= 0:
+            return []
+        now = self.world.clock.wall()
+        return await ledger.due((State.ADMITTED,), self.folders, now, room, in_hand)
+
+    async def sources(self, tile: Tile) -> Sources:
+        """The files that have a tile's content, in folders that we still watch."""
+        pictures = await self.world.ledger.deliveries.sources(tile.job.id)
+        return [(self.folders[p.folder].inbox, p) for p in pictures if p.folder in self.folders]
+
+    # Recording
+
+    async def record(self, tile: Tile, event: Event, *, wait: float = 0.0, bill: Bill | None = None) -> Tile:
+        """Tell the ledger, then the log, then the lane that comes next."""
+        clock, sources = self.world.clock, []
+        if isinstance(event, Withdrawn):
+            sources = await self.world.ledger.deliveries.sources(tile.job.id)
+        new = await self.world.ledger.record(tile, event, clock.wall(), wait=wait, bill=bill)
+        for picture in sources:
+            # Should it come back as it was, it is a new picture.
+            if picture.folder in self.folders:
+                self.folders[picture.folder].detector.forget(picture.path, picture.look)
+        fields = tile.about | {"seconds": round(clock.wall() - tile.since, 3)}
+        if bill is not None:
+            fields |= {"cost_usd": bill.cost_usd}
+        if isinstance(event, Failed | Held | Spoiled | Withdrawn):
+            fields |= {"reason": event.reason}
+        if new.prediction is not None and not isinstance(event, Intended):
+            fields |= {"prediction": new.prediction}
+        self.world.log.info(event.name, **fields)
+        self.poke(new.state)
+        if new.state not in FLYING:
+            self.cleaning.set()
+        return new
+
+    def poke(self, state: State) -> None:
+        """Wake the lane of a state."""
+        name = STATE_LANES[state]
+        (self.write_lane if name == "write" else self.lanes[name]).poke()
+
+    def all_lanes(self) -> "list[Lane[Tile, Key] | Lane[tuple[Picture, Tile], int]]":
+        """Every lane."""
+        return [*self.lanes.values(), self.write_lane]
+
+    def poke_all(self) -> None:
+        """Wake everybody: a person changed something in the ledger."""
+        for lane in self.all_lanes():
+            lane.poke()
+
+    async def _react(self, tile: Tile, fault: Fault) -> None:
+        """Answer a fault of a step: record, or wait. Gates were closed on the way."""
+        tile = await self.world.ledger.tile(tile.key)
+        clock = self.world.clock
+        if isinstance(fault, Vanished | Changed) and tile.state is State.ADMITTED:
+            await self.record(tile, Withdrawn(reason=fault.said))
+            return
+        reaction = reactions.react(tile, fault, clock.wall(), clock.dice())
+        if reaction.event is not None:
+            await self.record(tile, reaction.event, wait=reaction.wait)
+        elif reaction.gate is None:
+            self.world.log.info("postponed", **tile.about, reason=fault.said, seconds=round(reaction.wait, 3))
+            await self.world.ledger.postpone(tile, clock.wall() + reaction.wait, tile.attempts + 1)
+
+    # Working
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """Inside, a task is let finish when the program ends; elsewhere it only waits and may be cut short."""
+        task = asyncio.current_task()
+        assert task is not None
+        self.busy_tasks.add(task)
+        try:
+            yield
+        finally:
+            self.busy_tasks.discard(task)
+
+    async def _upload(self, tile: Tile) -> None:
+        key = names.asset_key(self.world.ledger.identity, tile.job.id, tile.number, tile.uploads)
+        try:
+            async with self.gates.through(Gate.STORAGE):
+                sources = await self.sources(tile)
+                with self.step():
+                    event = await upload.upload(tile, sources, self.world.storage, key)
+        except LedgerBroken:
+            raise
+        except Fault as fault:
+            await self._react(tile, fault)
+        else:
+            await self.record(tile, event)
+
+    async def _fly(self, tile: Tile) -> None:
+        try:
+            await self.flight.fly(tile)
+        except LedgerBroken:
+            raise
+        except Fault as fault:
+            await self._react(tile, fault)
+        self.lanes["upload"].poke()  # There is room in the reserve.
+
+    async def _fetch(self, tile: Tile) -> None:
+        world = self.world
+        try:
+            async with self.gates.through(Gate.FETCH, Gate.STAGING):
+                with self.step():
+                    event = await fetch.fetch(tile, world.predictor, world.disk, world.pictures)
+        except LedgerBroken:
+            raise
+        except Fault as fault:
+            await self._react(tile, fault)
+        else:
+            await self.record(tile, event)
+            if await world.ledger.deliveries.finish(tile.job.id, world.clock.wall()):
+                # Nobody waits for it any more: its picture was replaced meanwhile.
+                await world.disk.remove(world.disk.staged(tile))
+
+    async def _write(self, due: tuple[Picture, Tile]) -> None:
+        await self.delivery.write(*due)
+        self.cleaning.set()
+
+    async def _release(self, tile: Tile) -> None:
+        """A held tile whose time has come: the budget's new day."""
+        await self.record(tile, Released(submits_granted=0, by_person=False))
+
+    async def clean(self) -> float:
+        """Delete uploaded objects that nobody will read any more; returns how long to wait for the next look."""
+        world = self.world
+        refs = await world.ledger.books.unwanted_assets(100)
+        self.cleaned = not refs
+        for ref in refs:
+            if not self.config.storage.keep:
+                try:
+                    await world.storage.delete(ref)
+                except Fault as fault:
+                    world.log.info("delete_failed", reason=fault.said)
+                    return CLEAN_SECONDS
+            await world.ledger.books.forget_asset(ref)
+        self.cleaned = True
+        return CLEAN_SECONDS
+
+    async def _clean_loop(self) -> None:
+        while not self.stopping.is_set():
+            self.cleaning.clear()
+            wait = await self.clean()
+            await self.world.clock.wait(self.cleaning, wait)
+
+    # Running
+
+    async def prepare(self) -> None:
+        """Remember what a former run left behind: the submits of the last minute."""
+        clock = self.world.clock
+        wall, now = clock.wall(), clock.monotonic()
+        span = pacing.WINDOW_SECONDS + self.config.api.create_seconds_max
+        submits = await self.world.ledger.books.submits(wall - span)
+        answered = [now - max(0.0, wall - answer) if answer is not None else now for _, answer in submits]
+        self.minute.remember(answered)
+
+    def start(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
+        """All loops and workers, as tasks of the group."""
+        tasks = [group.create_task(self._clean_loop(), name="clean")]
+        for lane in self.all_lanes():
+            tasks.append(group.create_task(lane.feed(), name=f"{lane.name} feed"))
+            tasks += [group.create_task(lane.labour(), name=f"{lane.name} {n}") for n in range(lane.width)]
+        return tasks
+
+    async def is_idle(self) -> bool:
+        """Whether nothing is left that could move by itself."""
+        lanes = self.all_lanes()
+        moving = [state for state in State if state not in (State.DONE, State.FAILED, State.HELD)]
+        if not all(lane.is_idle() for lane in lanes) or await self.world.ledger.count(*moving):
+            return False
+        return not await self.world.ledger.deliveries.due(1, []) and self.cleaned

@@ -1,0 +1,15 @@
+"""
+Exit statuses: what the program tells the one who started it. systemd/esrgand.service repeats them, and a test compares.
+"""
+
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """How the program ended."""
+
+    DONE = 0  # All that was asked for is done.
+    HOUSE = 1  # Our own disks, folders, ledger or network failed; trying again may help.
+    PICTURES = 3  # The program did its work, and some pictures failed or are held.
+    USAGE = 64  # The command line is wrong (sysexits.h: EX_USAGE); trying again does not help.
+    CONFIG = 78  # The configuration is wrong (EX_CONFIG); trying again does not help.

@@ -1,0 +1,127 @@
+"""
+Gates: what stands still for all while something that all need is broken.
+
+A fault that is nobody's picture's closes a gate: said once, then silence. When its time is over one probe goes through;
+if that fares well the gate opens, said once, else it stays closed for longer. Whoever waits at a gate keeps its place.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from structlog.typing import FilteringBoundLogger
+
+from daemon.ports import Clock
+from daemon.rules import reactions
+from daemon.rules.faults import Fault
+
+
+@dataclass(slots=True)
+class _Gate:
+    fault: Fault | None = None
+    closed_until: float = 0.0
+    closed_at: float = 0.0
+    closings: int = 0
+    probing: bool = False
+    moved: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def notify(self) -> None:
+        """Let everybody who waits look again."""
+        self.moved.set()
+        self.moved = asyncio.Event()
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """A closed gate, for people. wall and pauses in seconds."""
+
+    name: str
+    fault: Fault
+    closed_at: float
+
+
+class Gates:
+    """All gates, by name: a Gate's value, or that and a folder's number."""
+
+    def __init__(self, clock: Clock, log: FilteringBoundLogger) -> None:
+        self._clock = clock
+        self._log = log
+        self._gates: dict[str, _Gate] = {}
+
+    def closed(self) -> list[Closed]:
+        """What is closed now."""
+        return [
+            Closed(name, gate.fault, gate.closed_at) for name, gate in self._gates.items() if gate.fault is not None
+        ]
+
+    def is_open(self, name: str) -> bool:
+        """Whether one may go through without waiting."""
+        gate = self._gates.get(name)
+        return gate is None or gate.fault is None
+
+    def close(self, name: str, fault: Fault) -> None:
+        """Something that all need is broken."""
+        gate = self._gates.setdefault(name, _Gate())
+        now = self._clock.monotonic()
+        until = now + reactions.gate_seconds(fault, gate.closings, self._clock.dice())
+        if gate.fault is None:
+            gate.closed_at = self._clock.wall()
+            self._log.warning("gate_closed", gate=name, reason=fault.said, remedy=fault.remedy)
+        # Several that were under way fail of one cause: that is one closing.
+        if gate.fault is None or gate.probing or now >= gate.closed_until:
+            gate.closings += 1
+            gate.closed_until = until
+        elif fault.retry_after is not None:
+            gate.closed_until = max(gate.closed_until, until)
+        gate.fault, gate.probing = fault, False
+        gate.notify()
+
+    def open(self, name: str) -> None:
+        """Somebody got through."""
+        gate = self._gates.get(name)
+        if gate is not None and gate.fault is not None:
+            self._log.info("gate_opened", gate=name, seconds=round(self._clock.wall() - gate.closed_at, 3))
+            gate.fault, gate.closings, gate.probing = None, 0, False
+            gate.notify()
+
+    async def wait(self, name: str) -> bool:
+        """Return when one may go through; True where that is as the probe."""
+        gate = self._gates.setdefault(name, _Gate())
+        while gate.fault is not None:
+            left = gate.closed_until - self._clock.monotonic()
+            if left <= 0 and not gate.probing:
+                gate.probing = True
+                return True
+            await self._clock.wait(gate.moved, None if gate.probing else left)
+        return False
+
+    @asynccontextmanager
+    async def through(self, *names: str) -> AsyncIterator[None]:
+        """Go through these gates, one after another; what happens inside opens or closes them.
+
+        A fault inside closes the gate that it names (below one of `names`: `outbox:2` for OUTBOX) and goes on its way.
+        """
+        probes = [name for name in names if await self.wait(name)]
+        closings = {name: self._gates[name].closings for name in names}
+        try:
+            yield
+        except Fault as fault:
+            hit = next((name for name in names if fault.gate is not None and name.split(":")[0] == fault.gate), None)
+            self._release(probes, hit)
+            if hit is not None:
+                self.close(hit, fault)
+            raise
+        except BaseException:
+            self._release(probes, None)
+            raise
+        for name in names:
+            if self._gates[name].closings == closings[name]:
+                self.open(name)
+
+    def _release(self, probes: list[str], hit: str | None) -> None:
+        """A probe that learnt nothing of its gate lets the next one try."""
+        for name in probes:
+            if name != hit:
+                self._gates[name].probing = False
+                self._gates[name].notify()

@@ -1,0 +1,66 @@
+"""
+Health: whether everything makes progress, and what is wrong in plain sentences.
+
+Two grades. A problem is something that a person should mend (a refused key, a folder that is gone): `/healthz` says it.
+A stall is the program itself standing still (a loop, the ledger, a worker): then the service manager's watchdog is no
+longer fed, and it starts us again. A problem is never a reason to be started again.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from daemon.dispatcher import Dispatcher
+from daemon.lanes import IDLE_SECONDS_MAX
+from daemon.ports import Clock
+from daemon.world import Folder
+
+LEDGER_SECONDS_MAX = 60.0
+STEP_SECONDS_MAX = 2 * 3600.0  # longer than any download that is still allowed to go on
+SCANS_MISSED_MAX = 5
+SCAN_SECONDS_SPARE = 300.0  # a scan of a slow share takes its time
+
+
+@dataclass
+class Health:
+    """ledger_at: when the ledger last answered, monotonic seconds; kept by whoever asks it."""
+
+    clock: Clock
+    dispatcher: Dispatcher
+    folders: Mapping[int, Folder]
+    started_at: float
+    ledger_at: float
+
+    def stalls(self) -> list[str]:
+        """What stands still although nothing outside holds it."""
+        now = self.clock.monotonic()
+        found = []
+        if now - self.ledger_at > LEDGER_SECONDS_MAX:
+            found.append(f"The ledger has not answered for {now - self.ledger_at:.0f} s.")
+        for lane in self.dispatcher.all_lanes():
+            if now - max(lane.pulse, self.started_at) > 3 * IDLE_SECONDS_MAX:
+                found.append(f"The {lane.name} lane has not moved for {now - lane.pulse:.0f} s.")
+            if lane.name in ("upload", "fetch", "write"):
+                longest = max((now - since for since in lane.started.values()), default=0.0)
+                if longest > STEP_SECONDS_MAX and not self.dispatcher.gates.closed():
+                    found.append(f"A step of the {lane.name} lane has taken {longest:.0f} s.")
+        for folder in self.folders.values():
+            limit = SCANS_MISSED_MAX * folder.config.scan_seconds + SCAN_SECONDS_SPARE
+            last = max(folder.detector.last_scan, self.started_at)
+            if folder.detector.fault is None and now - last > limit:
+                found.append(f"{folder.config.inbox} has not been scanned for {now - last:.0f} s.")
+        return found
+
+    def problems(self) -> list[str]:
+        """Everything that is wrong now."""
+        found = self.stalls()
+        for closed in self.dispatcher.gates.closed():
+            found.append(f"{closed.fault.said} {closed.fault.remedy}".strip())
+        for folder in self.folders.values():
+            fault = folder.detector.fault
+            if fault is not None:
+                found.append(f"{fault.said} {fault.remedy}".strip())
+            found += [f"{folder.config.inbox}: {said}" for said in folder.detector.unreadable]
+        defects = sum(len(lane.benched) for lane in self.dispatcher.all_lanes())
+        if defects:
+            found.append(f"{defects} pictures met a defect of esrgand; the log has it, and they are tried again.")
+        return found

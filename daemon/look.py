@@ -1,0 +1,109 @@
+"""
+Look: `status`, `show`, `retry` and `release` from outside the daemon, and their words for people.
+
+Through the control socket where a daemon runs; else on the ledger itself, read-only for looking, and for steering under
+the lock that a daemon would hold. Light on purpose: neither the configuration's checks nor anything that decodes or
+uploads pictures is imported.
+"""
+
+import fcntl
+import os
+import sqlite3
+import time
+from pathlib import Path
+from typing import Any
+
+from daemon import __version__
+from daemon.adapters import ledger_desk
+from daemon.adapters.control import ask as ask_daemon
+from daemon.adapters.database import connect
+from daemon.config import read_state_dir
+from daemon.rules.faults import Blame, Fault
+from daemon.rules.names import shown
+
+SUBMITS_MAX = 2
+
+
+def ask(config: Path, request: dict[str, Any]) -> dict[str, Any]:
+    """The answer to a request, from the daemon or from the ledger. Raises Fault and ConfigError."""
+    state_dir = read_state_dir(config)
+    ledger, lock, socket = ledger_desk.state_paths(state_dir)
+    answer = ask_daemon(socket, request) if os.path.lexists(state_dir) else None
+    if answer is not None:
+        return answer
+    if not ledger.exists():
+        if request["ask"] == "status":
+            return {"version": __version__, "running": False, "state_dir": str(state_dir), "problems": [], "jobs": {}}
+        raise Fault(f"There is no ledger in {state_dir} yet.", blame=Blame.HOUSE, remedy="Start esrgand first.")
+    if request["ask"] in ("status", "show"):
+        return _see(connect(ledger, read_only=True), state_dir, request)
+    with lock.open("a") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise Fault(
+                "A running esrgand holds the ledger but does not answer.", blame=Blame.HOUSE, remedy="Look at its log."
+            ) from error
+        return _steer(connect(ledger), request)
+
+
+def _see(db: sqlite3.Connection, state_dir: Path, request: dict[str, Any]) -> dict[str, Any]:
+    if request["ask"] == "show":
+        return {
+            "jobs": [ledger_desk.show(db, job) for job in ledger_desk.find_jobs(db, request["what"])],
+            "waiting": [],
+        }
+    head = {"version": __version__, "running": False, "state_dir": str(state_dir), "problems": []}
+    return head | ledger_desk.summary(db, time.time())
+
+
+def _steer(db: sqlite3.Connection, request: dict[str, Any]) -> dict[str, Any]:
+    now = time.time()
+    db.execute("BEGIN IMMEDIATE")
+    if request["ask"] == "retry":
+        jobs = ledger_desk.failed_jobs(db) if request["all"] else ledger_desk.find_jobs(db, request["what"])
+        answer: dict[str, Any] = {"retried": [shown(p.path) for p in ledger_desk.retry(db, jobs, now)]}
+    else:
+        jobs = ledger_desk.held_jobs(db) if request["all"] else ledger_desk.find_jobs(db, request["what"])
+        answer = {"released": ledger_desk.release(db, jobs, now, SUBMITS_MAX)}
+    db.execute("COMMIT")
+    return answer
+
+
+def in_words(command: str, answer: dict[str, Any]) -> str:
+    """An answer for people."""
+    if command == "retry":
+        return _list("Looked at again when esrgand scans next", answer["retried"], "Nothing that failed was found.")
+    if command == "release":
+        return _list("Released", answer["released"], "Nothing that is held was found.")
+    return "\n".join(_status(answer))
+
+
+def _list(title: str, things: list[str], nothing: str) -> str:
+    return "\n".join([f"{title}:", *(f"  {thing}" for thing in things)]) if things else nothing
+
+
+def _status(answer: dict[str, Any]) -> list[str]:
+    running = "running" if answer["running"] else "not running"
+    lines = [f"esrgand {answer['version']}, {running}, state in {answer['state_dir']}"]
+    jobs = answer["jobs"]
+    if jobs:
+        waiting = jobs["admitted"] + jobs["uploaded"]
+        flying = jobs["submitting"] + jobs["submitted"]
+        lines.append(
+            f"{waiting} waiting, {flying} in flight, {jobs['ready'] + jobs['fetched']} coming, "
+            f"{jobs['done']} done, {jobs['failed']} failed, {jobs['held']} held"
+        )
+        spent = answer["spent"]
+        lines.append(f"spent: {spent['day_usd']:.4f} USD today, {spent['month_usd']:.4f} USD this month (UTC)")
+    lines += [f"! {problem}" for problem in answer["problems"]]
+    for folder in answer.get("folders", []):
+        lines.append(f"{folder['inbox']} -> {folder['outbox']}: {folder['files']} files, {folder['settling']} settling")
+        lines += [f"  not ready: {each['picture']}: {each['reason']}" for each in folder["waiting"]]
+    for kind in ("held", "failed"):
+        for each in answer.get(kind, []):
+            until = f" Until {each['until']}." if "until" in each else ""
+            lines.append(
+                f"{kind}: {each['picture']} ({each['job']}): {each['reason']}{until} {each['remedy']}".rstrip()
+            )
+    return lines

@@ -1,0 +1,36 @@
+"""
+Fetch: bring a finished result into staging, whole.
+
+Takes a READY tile, returns Fetched. The result decodes whole, has its size and is synced before the event exists.
+Fails as SERVICE (network), Expired (the link is gone), NotAPicture (truncated, wrong), HOUSE (disk full).
+"""
+
+from daemon.ports import Disk, Pictures, Predictor
+from daemon.rules.faults import NotAPicture
+from daemon.rules.job import Tile
+from daemon.rules.lifecycle import Fetched
+from daemon.rules.recipe import size_fits
+
+# A PNG of noise is a little larger than its pixels (16 bit, four channels); nothing honest is larger than that.
+BYTES_PER_PIXEL_MAX = 9
+BYTES_SPARE = 1 << 20
+
+
+async def fetch(tile: Tile, predictor: Predictor, disk: Disk, pictures: Pictures) -> Fetched:
+    """Download, check, keep."""
+    assert tile.output_url is not None
+    content = tile.job.content
+    expected = tile.job.recipe.result_size(content.width, content.height)
+    pixels_max = (expected[0] + 1) * (expected[1] + 1)
+    async with disk.incoming(tile) as (file, path):
+        await predictor.download(tile.output_url, file, pixels_max * BYTES_PER_PIXEL_MAX + BYTES_SPARE)
+        file.close()
+        width, height, format_ = await pictures.measure(path, pixels_max)
+        if format_ != "PNG":
+            raise NotAPicture(f"The service's result is not a PNG but {format_ or 'something else'}.")
+        if not size_fits(expected, (width, height)):
+            raise NotAPicture(
+                f"The service's result has {width} x {height} pixels; {expected[0]} x {expected[1]} were asked for."
+            )
+        sha256, size = await disk.keep(tile, path)
+    return Fetched(result_sha256=sha256, result_bytes=size, result_width=width, result_height=height)

@@ -1,0 +1,46 @@
+"""
+Submit: the one step that cannot be repeated, and the look into the history that settles a doubt about it.
+
+`intend` says what is about to be submitted; the dispatcher records that before `submit` sends it, once. Fails as
+SERVICE with `created` NO or MAYBE (API), or as HOUSE (the inbox is unavailable).
+"""
+
+from daemon.ports import Asset, Predictor, Sources, Storage
+from daemon.rules.job import Tile
+from daemon.rules.lifecycle import Accepted, Event, Found, Intended, Stale, Withdrawn
+
+URL_MARGIN_SECONDS = 600.0  # what a service that is busy may need before it reads the picture
+
+
+async def intend(tile: Tile, sources: Sources, storage: Storage, now: float, url_seconds: float) -> Event:
+    """What to record before a submit: Intended; or Stale or Withdrawn, and then nothing may be submitted.
+
+    now: seconds since 1970. url_seconds: the life of a fresh URL.
+    """
+    for inbox, picture in sources:
+        # The last look before money is spent: the file must still be what was admitted.
+        if await inbox.look(picture.path) == picture.look:
+            break
+    else:
+        return Withdrawn(reason="The picture left its inbox, or changed, before it was submitted.")
+    assert tile.asset_ref is not None
+    assert tile.asset_url is not None
+    asset = await storage.fresh(Asset(tile.asset_ref, tile.asset_url, tile.asset_expires_at))
+    margin = min(URL_MARGIN_SECONDS, url_seconds / 4)
+    if asset.expires_at is not None and asset.expires_at - now < margin:
+        return Stale()
+    return Intended(intent_at=now, asset_url=asset.url, asset_expires_at=asset.expires_at)
+
+
+async def submit(tile: Tile, predictor: Predictor) -> Accepted:
+    """Send the create that was intended. Never call it twice for one intent."""
+    assert tile.asset_url is not None
+    return Accepted(prediction=await predictor.create(tile.job.recipe, tile.asset_url))
+
+
+async def look_up(tile: Tile, predictor: Predictor) -> Found | None:
+    """Search the service's history for a submit in doubt; None where the history does not have it now."""
+    assert tile.asset_url is not None
+    assert tile.intent_at is not None
+    prediction = await predictor.find(tile.job.recipe.model, tile.asset_url, tile.intent_at)
+    return Found(prediction=prediction) if prediction is not None else None

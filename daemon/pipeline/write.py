@@ -1,0 +1,181 @@
+"""
+Write: result and sidecar into the outbox, or the report of a failure; then the source, as the folder says.
+
+The order is the promise: result, folder, sidecar, folder, and only then the source is touched and the ledger told. Each
+part may be repeated after a crash. Fails as HOUSE (disk full, outbox gone), ResultLost (a copy's result is nowhere),
+Unstaged (staging lost it).
+"""
+
+import itertools
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from daemon.ports import Clock, Disk, Inbox, Pictures
+from daemon.ports_ledger import Deliveries, Ledger
+from daemon.rules import names, sidecar
+from daemon.rules.faults import Blame, Fault, Gate
+from daemon.rules.job import Picture, Tile
+from daemon.rules.lifecycle import State
+from daemon.rules.sidecar import ResultFacts
+
+if TYPE_CHECKING:
+    from daemon.config_model import FolderConfig
+
+NAMES_MAX = 1000
+
+
+class Unstaged(Fault):
+    """The staged result is not what was fetched."""
+
+    def __init__(self) -> None:
+        super().__init__("The staged result is gone or damaged; it is fetched again.", blame=Blame.HOUSE)
+
+
+class ResultLost(Fault):
+    """The result of an earlier picture with this content is in no outbox any more."""
+
+    def __init__(self) -> None:
+        super().__init__("The earlier result of this content is no longer in its outbox.", blame=Blame.HOUSE)
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """api: the base URL, for the sidecar. version: ours."""
+
+    ledger: Ledger
+    disk: Disk
+    pictures: Pictures
+    clock: Clock
+    api: str
+    version: str
+
+    @property
+    def _deliveries(self) -> Deliveries:
+        return self.ledger.deliveries
+
+    async def deliver(self, picture: Picture, tile: Tile, folder: "FolderConfig", inbox: Inbox) -> bool:
+        """Write result and sidecar. Returns whether the job waits for nobody any more."""
+        reused = tile.state is State.DONE or await self._was_delivered(picture, tile)
+        format_ = tile.job.content.format if folder.format == "source" else folder.format.upper()
+        source, source_format = await self._source(tile, format_)
+        converted = self.disk.staged(tile).with_suffix(f".{picture.id}.converted")
+        if format_ != source_format:
+            await self.pictures.convert(source, converted, format_, folder.quality)
+            source = converted
+        result = await self._place(picture, tile, folder, source, format_)
+        times = await self._deliveries.times(tile.job.id)
+        written = self.clock.wall()
+        text = sidecar.sidecar(
+            picture,
+            tile,
+            inbox=bytes(folder.inbox),
+            result=result,
+            bill=await self.ledger.books.bill(tile.job.id),
+            api=self.api,
+            reused=reused,
+            times=times | {"detected": picture.detected_at, "written": written},
+            warnings=[],
+            version=self.version,
+        )
+        await self.disk.note(folder.outbox, names.sidecar_of(result.path), as_text(text))
+        await self._discard_report(picture, folder)
+        if folder.after == "archive":
+            assert folder.archive is not None
+            await inbox.archive(picture.path, picture.look, folder.archive)
+        elif folder.after == "delete":
+            await inbox.delete(picture.path, picture.look)
+        finished = await self._deliveries.delivered(picture, tile, result, written, reused=reused)
+        await self.disk.remove(converted)
+        if finished:
+            await self.disk.remove(self.disk.staged(tile))
+        return finished
+
+    async def _was_delivered(self, picture: Picture, tile: Tile) -> bool:
+        return any(copy.id != picture.id for copy in await self._deliveries.copies(tile.job.id))
+
+    async def _source(self, tile: Tile, format_: str) -> tuple[Path, str]:
+        """Where the result's bytes are, and their format: in staging, else where an earlier copy was delivered."""
+        if await self.disk.is_staged(tile):
+            return self.disk.staged(tile), "PNG"
+        if tile.state is not State.DONE:
+            raise Unstaged
+        for copy in await self._deliveries.copies(tile.job.id):
+            if copy.outbox is None or copy.result_path is None or copy.result_sha256 is None:
+                continue
+            copy_format = names.FORMATS[copy.result_path.rpartition(b".")[2]]
+            path = Path(os.fsdecode(copy.outbox + b"/" + copy.result_path))
+            if copy_format in (format_, "PNG") and await self.disk.holds(path, copy.result_sha256):
+                return path, copy_format
+        raise ResultLost
+
+    async def _place(
+        self, picture: Picture, tile: Tile, folder: "FolderConfig", source: Path, format_: str
+    ) -> ResultFacts:
+        """Find a name that is free or ours, and put the result there."""
+        outbox = bytes(folder.outbox)
+        suffix = names.RESULT_SUFFIXES[format_]
+        candidates = names.result_candidates(picture.path, folder.name, tile.job.recipe, suffix)
+        for path in itertools.islice(candidates, NAMES_MAX):
+            if await self.disk.is_foreign(folder.outbox, names.sidecar_of(path)):
+                continue
+            if not await self._deliveries.claim(picture, outbox, path):
+                continue
+            ours = picture.result_sha256 if (picture.outbox, picture.result_path) == (outbox, path) else None
+            if ours is not None:
+                # What stands there is about to change: the old sidecar must not vouch for it.
+                await self.disk.discard(folder.outbox, names.sidecar_of(path))
+            placed = await self.disk.place(source, folder.outbox, path, ours)
+            if placed is not None:
+                assert tile.result_width is not None
+                assert tile.result_height is not None
+                return ResultFacts(path, *placed, tile.result_width, tile.result_height, format_)
+        raise Fault(
+            f"The outbox {folder.outbox} has no free name left for {names.shown(picture.path)}.",
+            blame=Blame.HOUSE,
+            gate=Gate.OUTBOX,
+            remedy="Clear out the results of that name.",
+        )
+
+    async def report(self, picture: Picture, tile: Tile, folder: "FolderConfig", inbox: Inbox) -> None:
+        """Write the report of a failed picture beside where its result would be, or beside the moved picture."""
+        report = sidecar.error_report(
+            picture,
+            tile,
+            inbox=bytes(folder.inbox),
+            bill=await self.ledger.books.bill(tile.job.id),
+            failed_at=tile.since,
+            version=self.version,
+        )
+        place = report_place(folder)
+        await self.disk.note(place, await self._report_name(picture, place), as_text(report))
+        if folder.failed is not None and place == folder.failed:
+            await inbox.archive(picture.path, picture.look, folder.failed)
+        await self._deliveries.reported(picture, tile, self.clock.wall())
+
+    async def _report_name(self, picture: Picture, place: Path) -> bytes:
+        path = picture.path
+        for count in range(2, NAMES_MAX):
+            if not await self.disk.is_foreign(place, names.report_of(path)):
+                break
+            path = picture.path + b"~%d" % count
+        return names.report_of(path)
+
+    async def _discard_report(self, picture: Picture, folder: "FolderConfig") -> None:
+        """A picture that succeeds takes its report away."""
+        place = report_place(folder)
+        path = names.report_of(picture.path)
+        if not await self.disk.is_foreign(place, path):
+            await self.disk.discard(place, path)
+
+
+def report_place(folder: "FolderConfig") -> Path:
+    """The folder that reports go to."""
+    return folder.failed if folder.after_failure == "move" and folder.failed is not None else folder.outbox
+
+
+def as_text(value: dict[str, object]) -> bytes:
+    """Two-space JSON with a line end, as people and diff tools like it."""
+    return (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")

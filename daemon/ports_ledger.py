@@ -1,0 +1,109 @@
+"""
+Ports of the ledger: what the inside asks of the durable record.
+
+Every method that changes something is durable when it returns. The only exception is LedgerBroken, and then nothing may
+go on: without a record nothing moves. `adapters/ledger.py` says what stands or falls together.
+"""
+
+from collections.abc import Collection, Iterable
+from typing import Protocol
+
+from daemon.rules.admission import Decision
+from daemon.rules.job import Bill, Picture, Settled, Tile
+from daemon.rules.lifecycle import Event, Held, State
+from daemon.rules.sidecar import ResultFacts
+
+
+class Deliveries(Protocol):
+    """The ledger on pictures on their way to the outbox."""
+
+    async def due(self, limit: int, besides: Collection[int]) -> list[tuple[Picture, Tile]]:
+        """Pictures whose job has an end, with the job's first tile."""
+
+    async def sources(self, job: str) -> list[Picture]:
+        """The pictures that wait for a job."""
+
+    async def copies(self, job: str) -> list[Picture]:
+        """The pictures of a job that were delivered."""
+
+    async def claim(self, picture: Picture, outbox: bytes, path: bytes) -> bool:
+        """Reserve a name in an outbox; False where it is another picture's."""
+
+    async def delivered(self, picture: Picture, tile: Tile, result: ResultFacts, at: float, *, reused: bool) -> bool:
+        """Result and sidecar are in the outbox. Returns whether that finished the job."""
+
+    async def reported(self, picture: Picture, tile: Tile, at: float) -> None:
+        """The report of a failed picture is in the outbox."""
+
+    async def finish(self, job: str, at: float) -> bool:
+        """Where nobody waits for a fetched result any more, its job is done."""
+
+    async def times(self, job: str) -> dict[str, float]:
+        """When each milestone of a job was last passed."""
+
+
+class Books(Protocol):
+    """The ledger on money, submits and uploaded objects."""
+
+    async def bill(self, job: str) -> Bill:
+        """What a job cost so far."""
+
+    async def spent(self, since: float) -> float:
+        """USD billed since then."""
+
+    async def typical_usd(self) -> float | None:
+        """The mean price of the last predictions, or None."""
+
+    async def submits(self, since: float) -> list[tuple[float, float | None]]:
+        """The submits that left since then, and when each was answered."""
+
+    async def unwanted_assets(self, limit: int) -> list[str]:
+        """Uploaded objects that no prediction will read any more."""
+
+    async def forget_asset(self, ref: str) -> None:
+        """It is deleted, or meant to stay."""
+
+
+class Ledger(Protocol):
+    """The durable record; see `adapters/ledger.py` for what it promises. Raises LedgerBroken alone."""
+
+    identity: str
+
+    @property
+    def deliveries(self) -> Deliveries:
+        """Pictures on their way out."""
+
+    @property
+    def books(self) -> Books:
+        """Money, submits, objects."""
+
+    async def admit(self, file: Settled, order: str, source_stays: bool, held: Held | None, at: float) -> Decision:
+        """Record a settled file."""
+
+    async def record(self, tile: Tile, event: Event, at: float, *, wait: float = 0.0, bill: Bill | None = None) -> Tile:
+        """The tile after the event; durable."""
+
+    async def postpone(self, tile: Tile, due_at: float, attempts: int) -> Tile:
+        """The same tile with a later due time."""
+
+    async def tile(self, key: tuple[str, int]) -> Tile:
+        """A tile as it is now."""
+
+    async def due(
+        self,
+        states: Iterable[State],
+        folders: Iterable[int],
+        now: float,
+        limit: int,
+        besides: Collection[tuple[str, int]],
+    ) -> list[Tile]:
+        """Tiles that may take their next step."""
+
+    async def next_due(self, states: Iterable[State], now: float) -> float | None:
+        """When the next tile of these states becomes due."""
+
+    async def counts(self) -> dict[State, int]:
+        """How many tiles are in each state."""
+
+    async def count(self, *states: State) -> int:
+        """How many tiles are in these states."""

@@ -1,0 +1,61 @@
+"""
+Admission: what a settled file means, given what the ledger already knows. Pure.
+
+The same content under the same recipe is paid for once; a changed file under a known name is a new picture; a failed
+one that is dropped in again is another try.
+"""
+
+from enum import StrEnum
+
+from daemon.rules.faults import NotAPicture
+from daemon.rules.job import Content, Look, Phase, Picture
+from daemon.rules.lifecycle import State
+
+AS_TAKEN = "The service takes JPEG, PNG and WebP; save the picture as one of these."
+
+
+class Decision(StrEnum):
+    """What to record for a settled file."""
+
+    NEW = "new"  # a new job
+    JOIN = "join"  # another picture of a job that we have
+    RETRY = "retry"  # the content of a failed job, dropped in again
+    SAME = "same"  # delivered before, and still there: only its stat is new
+
+
+def decide(known: Picture | None, job: str, state: State | None, source_stays: bool) -> Decision:
+    """known: the picture under this name, if any. state: the job's, None where there is none.
+
+    source_stays: whether delivered pictures stay in the inbox (`after = "keep"`); then a touched one is not a new drop.
+    """
+    if state is None:
+        return Decision.NEW
+    if state is State.FAILED:
+        return Decision.RETRY
+    if known is not None and known.job == job and known.phase is Phase.DELIVERED and source_stays:
+        return Decision.SAME
+    return Decision.JOIN
+
+
+def refusal(content: Content, pixels_max: int) -> NotAPicture | None:
+    """Why a decodable picture cannot be sent, or None."""
+    if content.pixels > pixels_max:
+        return NotAPicture(
+            f"The picture has {content.width} x {content.height} = {content.pixels / 1e6:.1f} megapixels; "
+            f"the model takes {pixels_max / 1e6:.1f} in one piece.",
+            remedy="Make the picture smaller and drop it in again.",
+        )
+    return None
+
+
+def rank(order: str, path: bytes, look: Look) -> int | bytes:
+    """What a folder's order sorts by, smallest first. order: oldest, newest, smallest or name."""
+    match order:
+        case "newest":
+            return -look.mtime_ns
+        case "smallest":
+            return look.size
+        case "name":
+            return path.lower()
+        case _:
+            return look.mtime_ns

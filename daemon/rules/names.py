@@ -1,0 +1,155 @@
+"""
+Names: which files count, what a result is called, how a name is shown. File names are bytes throughout.
+
+A name that is not UTF-8 is kept byte for byte in the outbox; where a person or JSON wants text it is shown with
+`\\xNN`.
+"""
+
+import base64
+import fnmatch
+import hashlib
+import re
+from collections.abc import Iterable, Iterator
+
+from daemon.rules.recipe import Recipe, number
+
+NAME_BYTES_MAX = 255  # what Linux file systems, SMB and NFS take for one name
+SIDECAR_SUFFIX = b".json"
+ERROR_SUFFIX = b".error.json"
+RESULT_SUFFIXES = {"PNG": b".png", "JPEG": b".jpg", "WEBP": b".webp"}
+FORMATS = {suffix[1:]: format_ for format_, suffix in RESULT_SUFFIXES.items()}
+CONTENT_TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
+
+IGNORED_PREFIXES = (b".", b"~$")
+IGNORED_SUFFIXES = (b".part", b".partial", b".crdownload", b".tmp", b".filepart")
+IGNORED_FOLDERS = frozenset(
+    {
+        b"@eadir",
+        b"#recycle",
+        b"@recycle",
+        b".stfolder",
+        b".stversions",
+        b"__macosx",
+        b".trashes",
+        b".spotlight-v100",
+        b".snapshot",
+        b"lost+found",
+    }
+)
+
+
+class Selection:
+    """Which file names of a folder are pictures' names. include, exclude: shell patterns; case does not matter."""
+
+    def __init__(self, include: Iterable[str], exclude: Iterable[str]) -> None:
+        self._include = _pattern(include)
+        self._exclude = _pattern(exclude)
+
+    def takes(self, name: bytes) -> bool:
+        """Whether a file of this name (without folders) may be a picture."""
+        lower = name.lower()
+        return (
+            not lower.startswith(IGNORED_PREFIXES)
+            and not lower.endswith(IGNORED_SUFFIXES)
+            and self._include.match(lower) is not None
+            and self._exclude.match(lower) is None
+        )
+
+    def enters(self, folder: bytes) -> bool:
+        """Whether a folder of this name is descended into."""
+        lower = folder.lower()
+        return (
+            lower not in IGNORED_FOLDERS
+            and not lower.startswith(IGNORED_PREFIXES)
+            and self._exclude.match(lower) is None
+        )
+
+
+def _pattern(globs: Iterable[str]) -> re.Pattern[bytes]:
+    """One pattern for all of them, on lower-case bytes; of none, one that matches nothing."""
+    parts = [fnmatch.translate(glob.encode("utf-8", "surrogateescape").lower().decode("latin-1")) for glob in globs]
+    return re.compile("|".join(parts).encode("latin-1") if parts else rb"(?!)")
+
+
+def shown(name: bytes) -> str:
+    r"""Text for people and for JSON: UTF-8 as it is, every other byte as \xNN."""
+    return name.decode("utf-8", "backslashreplace")
+
+
+def exact(name: bytes) -> str | None:
+    """Base64 of a name that `shown` cannot give back, else None."""
+    try:
+        name.decode("utf-8")
+    except UnicodeDecodeError:
+        return base64.b64encode(name).decode()
+    return None
+
+
+def named(name: bytes) -> dict[str, str]:
+    """The `path` of a sidecar, with `path_base64` beside it where it is needed."""
+    encoded = exact(name)
+    return {"path": shown(name)} if encoded is None else {"path": shown(name), "path_base64": encoded}
+
+
+def result_candidates(source: bytes, template: str, recipe: Recipe, suffix: bytes) -> Iterator[bytes]:
+    """Names for a result, best first, relative to the outbox, without end.
+
+    source: relative to the inbox. template: of the name without suffix, with {stem} {scale} {model} {suffix}.
+    First the plain name, then with the source's suffix in it, then numbered.
+    """
+    folder, _, name = source.rpartition(b"/")
+    stem, dot, source_suffix = name.rpartition(b".")
+    if not dot or not stem:
+        stem, source_suffix = name, b""
+    prefix = folder + b"/" if folder else b""
+    plain = _filled(template, stem, source_suffix, recipe)
+    longer = _filled(template, name, source_suffix, recipe)
+    yield prefix + _bounded(plain, suffix)
+    yield prefix + _bounded(longer, suffix)
+    count = 2
+    while True:
+        yield prefix + _bounded(longer + b"~%d" % count, suffix)
+        count += 1
+
+
+def _filled(template: str, stem: bytes, suffix: bytes, recipe: Recipe) -> bytes:
+    fields = {
+        b"{stem}": stem,
+        b"{scale}": str(number(recipe.scale)).encode(),
+        b"{model}": recipe.model.encode(),
+        b"{suffix}": suffix,
+    }
+    return re.sub(rb"\{[a-z]+\}", lambda match: fields[match[0]], template.encode())
+
+
+def _bounded(base: bytes, suffix: bytes) -> bytes:
+    """base + suffix, shortened where it or its reports would be too long for a name; a hash keeps it unique."""
+    room = NAME_BYTES_MAX - len(suffix) - len(SIDECAR_SUFFIX)
+    if len(base) <= room:
+        return base + suffix
+    mark = b"~" + hashlib.sha256(base).hexdigest()[:10].encode()
+    # Cut between characters, so that a name that was UTF-8 stays UTF-8.
+    cut = room - len(mark)
+    while cut > 0 and base[cut] & 0xC0 == 0x80:
+        cut -= 1
+    return base[:cut] + mark + suffix
+
+
+def sidecar_of(result: bytes) -> bytes:
+    """The name of the sidecar beside a result."""
+    return result + SIDECAR_SUFFIX
+
+
+def report_of(source: bytes) -> bytes:
+    """The name of the report of a failed picture: `trip/a.jpg.error.json`."""
+    folder, _, name = source.rpartition(b"/")
+    if len(name) > NAME_BYTES_MAX - len(ERROR_SUFFIX):
+        mark = b"~" + hashlib.sha256(name).hexdigest()[:10].encode()
+        name = name[: NAME_BYTES_MAX - len(ERROR_SUFFIX) - len(mark)] + mark
+    return (folder + b"/" if folder else b"") + name + ERROR_SUFFIX
+
+
+def asset_key(ledger: str, job: str, number_: int, uploads: int) -> str:
+    """The storage key of one upload: unguessable from outside, the same again after a crash in the middle."""
+    digest = hashlib.sha256(f"{ledger}/{job}/{number_}/{uploads}".encode()).hexdigest()[:32]
+    return f"{digest[:2]}/{digest}"

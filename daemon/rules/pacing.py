@@ -1,0 +1,71 @@
+"""
+Pacing: when to submit and when to ask. Pure; the shell hands in the time.
+
+The sliding minute: a submit holds its place from just before it leaves until a minute after its answer came, so that
+whatever the network does in between, the service never counts more than the limit in any minute of its own.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+WINDOW_SECONDS = 60.0
+POLL_SHARE = 0.15  # of a prediction's age: how much unnoticed waiting one question saved may cost
+POLL_SECONDS_MAX = 10.0
+OVERDUE_POLL_SECONDS_MAX = 300.0
+
+
+class SlidingMinute:
+    """At most `creates_max` submits in any window of a minute, however long each takes."""
+
+    def __init__(self, creates_max: int) -> None:
+        self._creates_max = creates_max
+        self._answered: deque[float] = deque()
+        self.reserved = 0
+
+    def remember(self, answered: list[float]) -> None:
+        """Count the submits that a former run left behind. answered: when they were over, monotonic seconds."""
+        self._answered.extend(sorted(answered))
+
+    def wait_seconds(self, now: float) -> float | None:
+        """0 where a submit may leave now, else how long to wait; None where only an answer can make room."""
+        while self._answered and self._answered[0] <= now - WINDOW_SECONDS:
+            self._answered.popleft()
+        if self.reserved + len(self._answered) < self._creates_max:
+            return 0.0
+        if not self._answered:
+            return None
+        return self._answered[0] + WINDOW_SECONDS - now
+
+    @contextmanager
+    def place(self) -> Iterator["Place"]:
+        """Hold a place; it is free again at once where nothing left, else a minute after the answer."""
+        self.reserved += 1
+        place = Place()
+        try:
+            yield place
+        finally:
+            self.reserved -= 1
+            if place.answered_at is not None:
+                self._answered.append(place.answered_at)
+
+
+@dataclass(slots=True)
+class Place:
+    """A place in the minute. answered_at: monotonic seconds when its submit was over, None where none left."""
+
+    answered_at: float | None = None
+
+
+def poll_pause(age: float, *, shortest: float, overdue_after: float, dice: float) -> float:
+    """Seconds until the next question about a prediction that is `age` seconds old.
+
+    A share of its age, so that a prediction that runs long is asked for seldom; jittered by ±10 %, so that ten that
+    started together are not asked for together; ever more seldom once it is overdue.
+    """
+    if age > overdue_after:
+        longest = min(OVERDUE_POLL_SECONDS_MAX, max(POLL_SECONDS_MAX, (age - overdue_after) * POLL_SHARE))
+    else:
+        longest = max(POLL_SECONDS_MAX, shortest)
+    return max(shortest, min(age * POLL_SHARE, longest)) * (0.9 + 0.2 * dice)

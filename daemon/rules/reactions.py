@@ -1,0 +1,112 @@
+"""
+Reactions: what to do about a fault. A decision is a value made by a pure function; the dispatcher carries it out.
+
+Two bounds: attempts bound time, submits bound money. A service's or a house's fault costs neither.
+"""
+
+from dataclasses import dataclass
+
+from daemon.rules.faults import Blame, Created, Fault, Gate, NotAPicture, Outlook, Unknown
+from daemon.rules.faults import Expired as LinkExpired
+from daemon.rules.job import Tile
+from daemon.rules.lifecycle import NEVER, Absent, Event, Expired, Failed, Forgotten, Held, Missed, Refused, State
+
+RETRY_SECONDS = 2.0
+RETRY_SECONDS_MAX = 600.0
+GATE_SECONDS = 5.0
+GATE_SECONDS_MAX = 600.0
+RATE_SECONDS = 30.0  # quick retries prolong the service's block after a 429; silence clears it
+LASTING_SECONDS = 60.0  # a refused key does not get better by being shown often
+WRONG_RESULTS_MAX = 5  # downloads of a result that is whole and still wrong
+
+DOUBT_GRACE = 1.5  # times the request's time limit: by then a create that arrived is in the history
+DOUBT_PAUSE_SECONDS = 20.0
+DOUBT_LOOKS = 2  # absences after the grace that make a proof
+DOUBT_SECONDS_MAX = 3600.0  # with no readable history for this long, a person decides
+
+
+@dataclass(frozen=True, slots=True)
+class Reaction:
+    """event: to record, or None. gate: to close. wait: seconds before the tile's next try."""
+
+    event: Event | None = None
+    gate: Gate | None = None
+    wait: float = 0.0
+
+
+def pause(tries: int, first: float, longest: float, dice: float) -> float:
+    """Growing pauses: doubled each time, bounded, with a jitter of ±20 %. dice: in [0, 1)."""
+    return min(first * 2.0 ** min(tries, 20), longest) * (0.8 + 0.4 * dice)
+
+
+def gate_seconds(fault: Fault, closings: int, dice: float) -> float:
+    """How long a gate stays closed. closings: how often it was closed since it was last open."""
+    if fault.retry_after is not None:
+        return fault.retry_after * (1.0 + 0.1 * dice)
+    first = LASTING_SECONDS if fault.outlook is Outlook.LASTING else GATE_SECONDS
+    return pause(closings, first, GATE_SECONDS_MAX, dice)
+
+
+def failed(fault: Fault) -> Failed:
+    """The event that gives up, in the fault's words."""
+    return Failed(reason=fault.said, remedy=fault.remedy, blame=fault.blame.value)
+
+
+def react(tile: Tile, fault: Fault, now: float, dice: float) -> Reaction:
+    """What a fault in the tile's present step means. now: seconds since 1970."""
+    wait = pause(tile.attempts, RETRY_SECONDS, RETRY_SECONDS_MAX, dice)
+    if tile.state is State.SUBMITTING:
+        return _create_failed(tile, fault)
+    if tile.state is State.SUBMITTED and isinstance(fault, Unknown):
+        # A fresh id may not be known everywhere yet.
+        return Reaction(event=Forgotten()) if now - tile.since > 60 else Reaction(wait=wait)
+    if tile.state is State.READY:
+        if isinstance(fault, LinkExpired):
+            return Reaction(event=Expired(), wait=wait)
+        if isinstance(fault, NotAPicture) and tile.attempts + 1 >= WRONG_RESULTS_MAX:
+            return Reaction(event=failed(fault))
+        return Reaction(gate=fault.gate, wait=wait)
+    if fault.blame is Blame.PICTURE:
+        return Reaction(event=failed(fault))
+    return Reaction(gate=fault.gate, wait=wait)
+
+
+def _create_failed(tile: Tile, fault: Fault) -> Reaction:
+    """After a create: only where nothing was created for certain may it be tried again."""
+    assert tile.state is State.SUBMITTING
+    if fault.created is Created.MAYBE:
+        return Reaction(gate=fault.gate)
+    if fault.blame is Blame.PICTURE:
+        return Reaction(event=failed(fault))
+    return Reaction(event=Refused(), gate=fault.gate)
+
+
+def doubt(tile: Tile, found_nothing: bool, now: float, create_seconds_max: float) -> Reaction:
+    """After a look into the history that did not find a submit in doubt.
+
+    found_nothing: True where the history was read and does not have it, False where it could not be read.
+    """
+    assert tile.state is State.SUBMITTING
+    assert tile.intent_at is not None
+    age = now - tile.intent_at
+    grace = create_seconds_max * DOUBT_GRACE
+    if not found_nothing:
+        if age > DOUBT_SECONDS_MAX:
+            return Reaction(
+                event=Held(
+                    reason="A paid submit may or may not have arrived, and the service's history could not be read.",
+                    remedy="Look at the account's history; `esrgand release` submits the picture again.",
+                    due_at=NEVER,
+                )
+            )
+        return Reaction(wait=DOUBT_PAUSE_SECONDS * 2)
+    if age < grace:
+        return Reaction(wait=max(1.0, min(grace - age, DOUBT_PAUSE_SECONDS)))
+    if tile.absences + 1 < DOUBT_LOOKS:
+        return Reaction(event=Missed(), wait=DOUBT_PAUSE_SECONDS)
+    return Reaction(event=Absent())
+
+
+def submits_left(tile: Tile, submits_max: int) -> int:
+    """How many paid runs this tile may still have."""
+    return submits_max + tile.submits_granted - tile.submits

@@ -1,0 +1,248 @@
+"""
+Service: one run of the daemon, from a configuration to an exit status; signals, lock, readiness, shutdown.
+
+SIGTERM and SIGINT: no new work; running steps finish or are left where a restart finds them, within 20 s; a second
+signal hurries. SIGHUP: the configuration is read again; a wrong one is told and the old one stays. Exit statuses are in
+`exits.py`. Whatever is told to a person is told once, in the log.
+"""
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from structlog.typing import FilteringBoundLogger
+
+from daemon import __version__, desk
+from daemon.adapters.control import ControlServer
+from daemon.adapters.ledger_desk import failures_since, state_paths
+from daemon.adapters.listener import Listener
+from daemon.adapters.systemd import Notifier
+from daemon.config_values import EMBEDDED, is_loopback
+from daemon.dispatcher import Dispatcher
+from daemon.exits import Exit
+from daemon.gates import Gates
+from daemon.health import Health
+from daemon.intake import Intake
+from daemon.ports import Clock
+from daemon.rules.faults import Fault, Gate, LedgerBroken, Outlook
+from daemon.rules.lifecycle import State
+from daemon.wiring import Api, Wired, make_state_dir, start_embedded, take_lock, wire
+
+if TYPE_CHECKING:
+    from daemon.config import Secret
+    from daemon.config_model import Config
+
+GRACE_SECONDS = 15.0  # of the 20 that a service manager is promised
+BEAT_SECONDS = 2.0
+PREFLIGHT_SECONDS_MAX = 10.0
+
+
+class Orders:
+    """What a person or the service manager wants, as it comes in by signals."""
+
+    def __init__(self) -> None:
+        self.stop = asyncio.Event()
+        self.hurry = asyncio.Event()
+        self.reload = asyncio.Event()
+        self.any = asyncio.Event()
+        self.new: tuple[Config, Secret, Secret | None] | None = None
+
+    def listen(self) -> None:
+        """Take over the signals."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.ask_stop)
+        loop.add_signal_handler(signal.SIGHUP, self.ask_reload)
+
+    def ask_stop(self) -> None:
+        """Stop; asked twice: at once."""
+        (self.hurry if self.stop.is_set() else self.stop).set()
+        self.any.set()
+
+    def ask_reload(self) -> None:
+        """Read the configuration again."""
+        self.reload.set()
+
+    def take_up(self, new: "tuple[Config, Secret, Secret | None]") -> None:
+        """End the present run for a new one: configuration, API key, listener's token."""
+        self.new = new
+        self.any.set()
+
+    def start_again(self) -> None:
+        """The new run begins."""
+        self.new = None
+        self.any.clear()
+
+
+@dataclass
+class Service:
+    """once: end when nothing is left to do. key, token: secrets in the clear. on_beat: is told the counts."""
+
+    config: "Config"
+    key: str
+    token: str | None
+    clock: Clock
+    log: FilteringBoundLogger
+    notifier: Notifier
+    orders: Orders
+    once: bool = False
+    on_beat: Callable[[dict[State, int], list[str]], None] | None = None
+    exit: Exit = Exit.DONE
+    told: bool = False
+    _ready: bool = False
+    _started_at: float = 0.0
+
+    async def run(self) -> Exit:
+        """Everything, until it is stopped, told to read its configuration again, or done."""
+        make_state_dir(self.config.state_dir)
+        lock = take_lock(self.config.state_dir)
+        try:
+            async with AsyncExitStack() as stack:
+                await self._run(stack)
+        finally:
+            os.close(lock)
+        return self.exit
+
+    async def _api(self, stack: AsyncExitStack) -> Api:
+        base_url = self.config.api.base_url
+        if base_url == EMBEDDED:
+            return await start_embedded(self.config.state_dir, self.clock, self.log, stack)
+        return Api(base_url, self.key, base_url, local=is_loopback(urlsplit(base_url).hostname or ""))
+
+    async def _run(self, stack: AsyncExitStack) -> None:
+        config, clock = self.config, self.clock
+        self._started_at = clock.wall()
+        api = await self._api(stack)
+        wired = await wire(config, api, clock, self.log, stack)
+        gates = Gates(clock, self.log)
+        folders = {folder.id: folder for folder in wired.folders}
+        dispatcher = Dispatcher(config, wired.world, gates, wired.folders)
+        await dispatcher.prepare()
+        intake = Intake(config, wired.world, folders, wired.wakes, wired.queue, dispatcher.poke, dispatcher.stopping)
+        now = clock.monotonic()
+        health = Health(clock, dispatcher, folders, started_at=now, ledger_at=now)
+        office = desk.Desk(config, wired, dispatcher, intake, health, lambda: self._ready)
+        control = ControlServer(state_paths(config.state_dir)[2], office.answer)
+        await control.start()
+        stack.push_async_callback(control.close)
+        if config.http.address is not None:
+            listener = Listener(health.problems, office.status, self.token)
+            stack.push_async_callback(listener.close)
+            await listener.start(*config.http.address)
+        self.log.info(
+            "started", version=__version__, api=api.name, folders=[str(f.config.inbox) for f in wired.folders]
+        )
+        await self._preflight(wired, gates)
+        if self.once and self.exit is not Exit.DONE:
+            return
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = intake.start(group) + dispatcher.start(group)
+                group.create_task(self._until_over(tasks, wired, dispatcher, intake, health), name="beat")
+        except BaseExceptionGroup as errors:
+            broken, rest = errors.split(LedgerBroken)
+            if broken is None or rest is not None:
+                raise
+            fault = next(iter(_leaves(broken)))
+            raise fault from None
+
+    async def _preflight(self, wired: Wired, gates: Gates) -> None:
+        """Look at the key and the bucket once, so that what is wrong is told at the start and not with a picture."""
+
+        async def look(check: Any, gate: Gate) -> Fault | None:
+            try:
+                async with asyncio.timeout(PREFLIGHT_SECONDS_MAX):
+                    await check()
+            except Fault as fault:
+                gates.close(gate.value, fault)
+                return fault
+            except TimeoutError:
+                return None
+            return None
+
+        faults = await asyncio.gather(
+            look(wired.world.predictor.check, Gate.API), look(wired.world.storage.check, Gate.STORAGE)
+        )
+        if self.once and any(faults):
+            self.exit = Exit.HOUSE
+
+    async def _until_over(
+        self,
+        tasks: list[asyncio.Task[None]],
+        wired: Wired,
+        dispatcher: Dispatcher,
+        intake: Intake,
+        health: Health,
+    ) -> None:
+        """Beat until it is over, then end the tasks, gently."""
+        while not self.orders.any.is_set():
+            await self._beat(wired, health)
+            if self.once and await self._is_done(wired, dispatcher, intake):
+                break
+            await self.clock.wait(self.orders.any, BEAT_SECONDS if not self.once else BEAT_SECONDS / 4)
+        if self.orders.stop.is_set() or self.once:
+            self.notifier.stopping()
+        self.log.info("stopping", in_flight=await wired.ledger.count(State.SUBMITTED, State.SUBMITTING))
+        dispatcher.stopping.set()
+        busy = [task for task in tasks if task in dispatcher.busy_tasks]
+        for task in tasks:
+            if task not in busy:
+                task.cancel()
+        if busy:
+            hurry = asyncio.create_task(self.orders.hurry.wait())
+            finished = asyncio.create_task(asyncio.wait(busy))
+            await asyncio.wait({hurry, finished}, timeout=GRACE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            hurry.cancel()
+            finished.cancel()
+        for task in tasks:
+            task.cancel()
+
+    async def _beat(self, wired: Wired, health: Health) -> None:
+        """Feel every pulse; tell the service manager."""
+        counts = await wired.ledger.counts()
+        health.ledger_at = self.clock.monotonic()
+        scanned = all(f.detector.scans > 0 or f.detector.fault is not None for f in wired.folders)
+        problems = health.problems()
+        text = desk.in_short(counts, len(problems))
+        if not self._ready and scanned:
+            self._ready = True
+            self.notifier.ready(text)
+            self.log.info("watching")
+        else:
+            self.notifier.status(text)
+        if not health.stalls():
+            self.notifier.watchdog()
+        if self.on_beat is not None:
+            self.on_beat(counts, problems)
+
+    async def _is_done(self, wired: Wired, dispatcher: Dispatcher, intake: Intake) -> bool:
+        """For `once`: whether nothing is left to do; sets the exit status."""
+        lasting = [c.fault for c in dispatcher.gates.closed() if c.fault.outlook is Outlook.LASTING]
+        if lasting or intake.faults():
+            self.exit = Exit.HOUSE
+            return True
+        if not intake.is_idle() or not await dispatcher.is_idle():
+            return False
+        failures = await wired.ledger.read(lambda db: failures_since(db, self._started_at))
+        held = await wired.ledger.count(State.HELD)
+        self.exit = Exit.PICTURES if failures or held or intake.unready() else Exit.DONE
+        return True
+
+
+def _leaves(group: BaseExceptionGroup[LedgerBroken]) -> list[LedgerBroken]:
+    found: list[LedgerBroken] = []
+    for error in group.exceptions:
+        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found
+
+
+def credentials_dir(environ: Any) -> Path | None:
+    """Where the service manager put credentials, if it did."""
+    given = environ.get("CREDENTIALS_DIRECTORY")
+    return Path(given) if given else None

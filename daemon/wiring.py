@@ -1,0 +1,202 @@
+"""
+Wiring: from a configuration to the real adapters, in the order in which they need one another.
+
+Everything that is opened is closed again, in reverse. Raises Fault with a sentence (a port in use, a state directory
+that cannot be written) and ConfigError; nothing is half open after that.
+"""
+
+import asyncio
+import fcntl
+import os
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from structlog.typing import FilteringBoundLogger
+
+from daemon import __version__
+from daemon.adapters import mounts
+from daemon.adapters.disk import HouseDisk
+from daemon.adapters.folder import DiskInbox
+from daemon.adapters.hosted import HostedPredictor
+from daemon.adapters.http import Http
+from daemon.adapters.ledger import SqliteLedger
+from daemon.adapters.ledger_desk import state_paths
+from daemon.adapters.picture import VipsPictures
+from daemon.adapters.vendor_upload import VendorStorage
+from daemon.adapters.watch import InboxWatcher
+from daemon.config_values import EMBEDDED
+from daemon.pipeline.detect import Detector
+from daemon.pipeline.write import Writer
+from daemon.ports import Clock, Predictor, Storage, mark
+from daemon.rules.faults import Blame, Fault, Outlook
+from daemon.rules.lifecycle import State
+from daemon.rules.names import Selection
+from daemon.rules.settling import Candidate
+from daemon.world import Folder, World
+
+if TYPE_CHECKING:
+    from daemon.config_model import Config, FolderConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """Where the predictions are made. name: as people know it. local: on this machine."""
+
+    base_url: str
+    key: str
+    name: str
+    local: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Wired:
+    """Everything, ready to run. wakes: one event a folder, set when its detector should step."""
+
+    world: World
+    ledger: SqliteLedger
+    folders: list[Folder]
+    wakes: dict[int, asyncio.Event]
+    queue: asyncio.Queue[Candidate]
+
+
+def make_state_dir(state_dir: Path) -> None:
+    """Make the state directory; refuse one on a network file system, where SQLite's locks are not to be trusted."""
+    mount = mounts.mount_of(state_dir)
+    if mount is not None and mounts.is_network(mount.fstype):
+        raise Fault(
+            f"state_dir {state_dir} is on a network file system ({mount.fstype}); the ledger is not safe there.",
+            blame=Blame.HOUSE,
+            outlook=Outlook.LASTING,
+            remedy="Choose a folder on a local disk.",
+        )
+    try:
+        state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        probe = state_dir / ".esrgand-probe"
+        probe.touch(mode=0o600)
+        probe.unlink()
+    except OSError as error:
+        raise Fault(
+            f"state_dir {state_dir} cannot be written ({error.strerror}).",
+            blame=Blame.HOUSE,
+            outlook=Outlook.LASTING,
+            remedy="Make the folder and give it to the user that esrgand runs as.",
+        ) from error
+
+
+def take_lock(state_dir: Path) -> int:
+    """The lock that only one process may hold; returns its descriptor. Raises Fault where another has it."""
+    descriptor = os.open(state_paths(state_dir)[1], os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        other = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip()
+        os.close(descriptor)
+        raise Fault(
+            f"Another esrgand (process {other or 'unknown'}) is at work with the state directory {state_dir}.",
+            blame=Blame.HOUSE,
+            outlook=Outlook.LASTING,
+            remedy="Stop that one, or give this one a state_dir and folders of its own.",
+        ) from error
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+    return descriptor
+
+
+async def start_embedded(state_dir: Path, clock: Clock, log: FilteringBoundLogger, stack: AsyncExitStack) -> Api:
+    """The local prediction server, in this process, for nobody else: its key is known here alone."""
+    from daemon.server import LanczosUpscaler, PredictionServer, ServerSettings
+
+    key = clock.token(16)
+    upscaler = LanczosUpscaler()
+    # In flight: one more daemon's worth than we ever ask for, so that a restart's leftovers are no reason for a 429.
+    settings = ServerSettings(
+        data_dir=state_dir / "server", key=key, in_flight_max=1000, creates_per_minute_max=100_000
+    )
+    server = PredictionServer(settings, clock, upscaler, log.bind(part="server"))
+    base_url = await server.start("127.0.0.1", 0)
+    stack.push_async_callback(server.close)
+    return Api(base_url, key, f"{EMBEDDED} ({upscaler.name})", local=True)
+
+
+async def wire(config: "Config", api: Api, clock: Clock, log: FilteringBoundLogger, stack: AsyncExitStack) -> Wired:
+    """Make every adapter; `stack` closes them."""
+    http = Http(clock, insecure_loopback=api.local)
+    stack.push_async_callback(http.close)
+    predictor, storage = services(config, api, http, clock)
+    stack.push_async_callback(storage.close)
+    pictures = VipsPictures(pixels_max=config.api.pixels_max)
+    stack.callback(pictures.close)
+    disk = HouseDisk(config.state_dir / "staging")
+    stack.callback(disk.close)
+    ledger = SqliteLedger(state_paths(config.state_dir)[0], clock)
+    stack.push_async_callback(ledger.close)
+    await ledger.open()
+    await disk.prepare(await ledger.jobs_in(State.READY, State.FETCHED))
+    writer = Writer(ledger=ledger, disk=disk, pictures=pictures, clock=clock, api=api.name, version=__version__)
+    world = World(clock, log, ledger, storage, predictor, disk, pictures, writer)
+    wakes: dict[int, asyncio.Event] = {}
+    queue: asyncio.Queue[Candidate] = asyncio.Queue(maxsize=64)
+    folders = [await _folder(each, world, ledger, wakes, queue, stack) for each in config.folders]
+    return Wired(world, ledger, folders, wakes, queue)
+
+
+def services(config: "Config", api: Api, http: Http, clock: Clock) -> tuple[Predictor, Storage]:
+    """The prediction API and the storage."""
+    predictor = HostedPredictor(
+        api.base_url, api.key, http, clock, auth=config.api.auth, create_seconds_max=config.api.create_seconds_max
+    )
+    return predictor, _storage(config, api, http, clock)
+
+
+def _storage(config: "Config", api: Api, http: Http, clock: Clock) -> Storage:
+    settings = config.storage
+    if settings.kind == "vendor":
+        return VendorStorage(
+            api.base_url, api.key, http, clock, auth=config.api.auth, url_seconds=int(settings.url_seconds)
+        )
+    from daemon.adapters.gcs import GcsStorage
+
+    return GcsStorage(
+        bucket=settings.bucket,
+        prefix=settings.prefix,
+        clock=clock,
+        credentials_file=settings.credentials_file,
+        url=settings.url,
+        public_base_url=settings.public_base_url,
+        url_seconds=int(settings.url_seconds),
+        uploads_max=settings.uploads_max,
+    )
+
+
+async def _folder(
+    config: "FolderConfig",
+    world: World,
+    ledger: SqliteLedger,
+    wakes: dict[int, asyncio.Event],
+    queue: asyncio.Queue[Candidate],
+    stack: AsyncExitStack,
+) -> Folder:
+    inbox = DiskInbox(config.inbox, Selection(config.include, config.exclude), recursive=config.recursive)
+    stack.callback(inbox.close)
+    kind = await asyncio.to_thread(mounts.watch_kind, config.inbox)
+    watcher = None
+    if (kind if config.watch == "auto" else config.watch) == "native":
+        watcher = InboxWatcher(config.inbox, recursive=config.recursive)
+        stack.callback(watcher.end)
+    id_ = await ledger.folder(bytes(config.inbox), config.order)
+    wakes[id_] = asyncio.Event()
+    detector = Detector(
+        folder=id_,
+        inbox=inbox,
+        clock=world.clock,
+        quiet_seconds=config.quiet(on_network=kind == "polling"),
+        scan_seconds=config.scan_seconds,
+        known={mark(path, look) for path, look in await ledger.known(id_)},
+        has_room=lambda: not queue.full(),
+        hand=queue.put_nowait,
+        wake=wakes[id_].set,
+        watcher=watcher,
+    )
+    return Folder(id_, config, inbox, detector)

@@ -1,0 +1,602 @@
+"""The prediction API as it may really behave: every row of its tables, and what no table says."""
+
+import asyncio
+import errno
+import io
+import json
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from urllib.parse import quote
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from fakes.clock import FakeClock
+
+from daemon.adapters.answers import one_line, retry_after, same_url
+from daemon.adapters.hosted import HISTORY_PAGES_MAX, HostedPredictor
+from daemon.adapters.http import Http
+from daemon.adapters.vendor_upload import VendorStorage
+from daemon.ports import Running, Spoiled, Succeeded
+from daemon.rules.faults import Blame, Created, Expired, Fault, Gate, Outlook, Unknown
+from daemon.rules.recipe import Recipe
+
+KEY = "key-0123456789abcdef"
+SIGNATURE = "5ec2e7f00d"
+IMAGE = f"https://storage.googleapis.com/b/esrgand/ab%2Fc.png?X-Goog-Credential=a%40b&X-Goog-Signature={SIGNATURE}"
+RESULT = "https://cdn.example.org/out.png"
+ACCEPTED = {"status": "success", "message": "ok", "predictionID": "4b3c-1_A"}
+
+Step = Callable[[web.Request], web.StreamResponse] | web.StreamResponse | str
+
+
+class Service:
+    """A real server that answers with whatever is next: a response, or a way to misbehave."""
+
+    def __init__(self) -> None:
+        self.script: list[Step] = []
+        self.seen: list[web.Request] = []
+        self.bodies: list[object] = []
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", self.answer)
+        self.server = TestServer(app)
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        self.seen.append(request)
+        body = await request.read()
+        self.bodies.append(json.loads(body) if body else None)
+        step = self.script.pop(0) if len(self.script) > 1 else self.script[0]
+        if step == "hang":
+            await asyncio.Event().wait()
+        if step == "cut":
+            assert request.transport
+            request.transport.abort()
+            return web.Response()
+        if step in ("half", "drip"):
+            response = web.StreamResponse(headers={"Content-Length": "1000"})
+            await response.prepare(request)
+            await response.write(b'{"predictionID": "half')
+            if step == "drip":
+                await asyncio.Event().wait()
+            assert request.transport
+            request.transport.abort()
+            return response
+        if callable(step):
+            return step(request)
+        assert isinstance(step, web.StreamResponse)
+        return step
+
+    def url(self, path: str = "/v1") -> str:
+        return str(self.server.make_url(path))
+
+
+@pytest.fixture
+async def service() -> AsyncIterator[Service]:
+    service = Service()
+    async with service.server:
+        yield service
+
+
+@pytest.fixture
+async def api(service: Service, clock: FakeClock) -> AsyncIterator[HostedPredictor]:
+    http = Http(clock, insecure_loopback=True)
+    api = HostedPredictor(service.url(), KEY, http, clock, create_seconds_max=5.0, stall_seconds_max=0.2)
+    yield api
+    await api.close()
+    await api.close()
+
+
+def body(document: object, status: int = 200, **headers: str) -> web.Response:
+    return web.json_response(document, status=status, headers=headers)
+
+
+async def create_fault(api: HostedPredictor) -> Fault:
+    with pytest.raises(Fault) as caught:
+        await api.create(Recipe(), IMAGE)
+    return caught.value
+
+
+async def get_fault(api: HostedPredictor) -> Fault:
+    with pytest.raises(Fault) as caught:
+        await api.get("p1")
+    return caught.value
+
+
+# Create
+
+
+@pytest.mark.parametrize("status", [200, 201])
+async def test_create(api: HostedPredictor, service: Service, status: int) -> None:
+    service.script = [body(ACCEPTED, status)]
+    assert await api.create(Recipe(), IMAGE) == "4b3c-1_A"
+    (request,) = service.seen
+    assert (request.method, request.path, request.headers["X-API-Key"]) == ("POST", "/v1/prediction/", KEY)
+    assert request.headers["User-Agent"].startswith("esrgand/")
+    assert service.bodies == [
+        {"model": "real-esrgan", "input": {"image": IMAGE, "scale": 4, "face_enhance": False}},
+    ]
+
+
+async def test_bearer(service: Service, clock: FakeClock) -> None:
+    service.script = [body(ACCEPTED)]
+    http = Http(clock, insecure_loopback=True)
+    await HostedPredictor(service.url() + "/", KEY, http, clock, auth="bearer").create(Recipe(), IMAGE)
+    assert service.seen[0].headers["Authorization"] == f"Bearer {KEY}"
+    assert "X-API-Key" not in service.seen[0].headers
+    await http.close()
+
+
+@pytest.mark.parametrize("location", ["/v1/prediction", "http://{host}/v1/prediction", "https://{host}/v1/prediction"])
+async def test_a_redirect_by_a_slash_is_learnt(api: HostedPredictor, service: Service, location: str) -> None:
+    def redirect(request: web.Request) -> web.Response:
+        if request.path.endswith("/"):
+            return web.Response(status=308, headers={"Location": location.format(host=request.host)})
+        return body(ACCEPTED)
+
+    service.script = [redirect]
+    both = await asyncio.gather(*(api.create(Recipe(), IMAGE) for _ in range(2)))
+    assert both == ["4b3c-1_A"] * 2
+    assert await api.create(Recipe(), IMAGE) == "4b3c-1_A"
+    assert [request.path[-1] for request in service.seen] in (["/", "/", "n", "n", "n"], ["/", "n", "/", "n", "n"])
+
+
+@pytest.mark.parametrize("location", ["/login", "https://example.org/v1/prediction", "//[", ""])
+async def test_any_other_redirect_is_not_followed(api: HostedPredictor, service: Service, location: str) -> None:
+    service.script = [web.Response(status=307, headers={"Location": location})]
+    fault = await create_fault(api)
+    assert (fault.created, fault.outlook, fault.gate) == (Created.NO, Outlook.LASTING, Gate.API)
+    assert len(service.seen) == 1
+
+
+async def test_redirects_in_a_circle_end(api: HostedPredictor, service: Service) -> None:
+    service.script = [
+        lambda request: web.Response(
+            status=301, headers={"Location": request.path[:-1] if request.path.endswith("/") else request.path + "/"}
+        )
+    ]
+    assert (await create_fault(api)).created is Created.NO
+    assert len(service.seen) == 2
+
+
+REFUSALS = [
+    (400, Blame.PICTURE, Outlook.LASTING, None, Created.NO),
+    (422, Blame.PICTURE, Outlook.LASTING, None, Created.NO),
+    (401, Blame.SERVICE, Outlook.LASTING, Gate.API, Created.NO),
+    (403, Blame.SERVICE, Outlook.LASTING, Gate.API, Created.NO),
+    (402, Blame.SERVICE, Outlook.LASTING, Gate.API, Created.NO),
+    (404, Blame.SERVICE, Outlook.LASTING, Gate.API, Created.NO),
+    (405, Blame.SERVICE, Outlook.PASSING, Gate.API, Created.NO),
+    (429, Blame.SERVICE, Outlook.PASSING, Gate.API, Created.NO),
+    (500, Blame.SERVICE, Outlook.PASSING, Gate.API, Created.MAYBE),
+    (502, Blame.SERVICE, Outlook.PASSING, Gate.API, Created.MAYBE),
+    (504, Blame.SERVICE, Outlook.PASSING, Gate.API, Created.MAYBE),
+]
+SHAPES = ["{}", "[]", "null", "", "<html>Bad</html>", '{"error": {"message": "x"}}', '"text"', "\xff", "[" * 5000]
+
+
+@pytest.mark.parametrize(("status", "blame", "outlook", "gate", "created"), REFUSALS)
+async def test_a_status_decides_whatever_the_body(
+    api: HostedPredictor,
+    service: Service,
+    status: int,
+    blame: Blame,
+    outlook: Outlook,
+    gate: Gate | None,
+    created: Created,
+) -> None:
+    for shape in SHAPES:
+        service.script = [web.Response(status=status, body=shape.encode("latin-1"))]
+        fault = await create_fault(api)
+        assert (fault.blame, fault.outlook, fault.gate, fault.created) == (blame, outlook, gate, created)
+        assert fault.remedy or outlook is Outlook.PASSING
+        assert "\n" not in fault.said
+
+
+@pytest.mark.parametrize(
+    ("document", "words"),
+    [
+        ({"status": "error", "message": "Invalid input", "details": "scale\x07\n is too large"}, "scale is too large"),
+        ({"error": "no image"}, "no image"),
+        ({"status": 400, "error": "Bad Request", "details": {"message": "scale: must be <= 10"}}, "must be <= 10"),
+        ({"detail": [{"loc": ["input"], "msg": "field required"}]}, "field required"),
+        ({}, "gave no reason"),
+    ],
+)
+async def test_a_refused_picture_says_why(api: HostedPredictor, service: Service, document: object, words: str) -> None:
+    service.script = [body(document, 400)]
+    assert words in (await create_fault(api)).said
+
+
+@pytest.mark.parametrize("document", [{}, [], "text", None, {"predictionID": ""}, {"id": "../x"}, {"id": 7}])
+async def test_accepted_without_an_id_is_in_doubt(api: HostedPredictor, service: Service, document: object) -> None:
+    service.script = [body(document, 201)]
+    fault = await create_fault(api)
+    assert (fault.created, fault.gate, fault.blame) == (Created.MAYBE, Gate.API, Blame.SERVICE)
+
+
+@pytest.mark.parametrize("way", ["cut", "half", "drip", "hang"])
+async def test_a_create_without_its_answer_is_in_doubt_and_not_repeated(
+    service: Service, clock: FakeClock, way: str
+) -> None:
+    service.script = [way]
+    http = Http(clock, insecure_loopback=True)
+    fault = await create_fault(HostedPredictor(service.url(), KEY, http, clock, create_seconds_max=0.3))
+    assert (fault.created, fault.gate, fault.outlook) == (Created.MAYBE, Gate.API, Outlook.PASSING)
+    assert len(service.seen) == 1
+    await http.close()
+
+
+async def test_an_api_that_is_not_there_has_created_nothing(service: Service, clock: FakeClock) -> None:
+    url = service.url()
+    await service.server.close()
+    http = Http(clock, insecure_loopback=True)
+    fault = await create_fault(HostedPredictor(url, KEY, http, clock))
+    assert fault.created is Created.NO
+    assert "connection refused" in fault.said
+    await http.close()
+
+
+async def test_retry_after_is_passed_on(api: HostedPredictor, service: Service) -> None:
+    service.script = [body({}, 429, **{"Retry-After": "17"})]
+    assert (await create_fault(api)).retry_after == 17.0
+
+
+def test_retry_after() -> None:
+    now = 1_790_000_000.0
+    date = format_datetime(datetime.fromtimestamp(now + 90, UTC), usegmt=True)
+    assert retry_after(date, now) == 90.0
+    assert retry_after(date, now + 1000) == 0.0
+    assert retry_after("999999", now) == 3600.0
+    assert retry_after("1.5", now) == 1.5
+    for nonsense in (None, "", "soon", "nan", "-5", "inf", "Mon, 99 Foo", "9" * 400 + "x"):
+        assert retry_after(nonsense, now) is None
+
+
+@pytest.mark.parametrize("key", ["", "two words", "line\nbreak", "clé"])
+def test_a_key_that_cannot_be_one(clock: FakeClock, key: str) -> None:
+    with pytest.raises(Fault) as caught:
+        HostedPredictor("https://api.example.org", key, Http(clock, insecure_loopback=False), clock)
+    assert caught.value.remedy
+    assert not key or key not in caught.value.said
+
+
+# Get
+
+
+@pytest.mark.parametrize("status", ["created", "starting", "queued", "processing", "running", "Warming_Up"])
+async def test_not_over(api: HostedPredictor, service: Service, status: str) -> None:
+    service.script = [body({"id": "p1", "status": status, "output": None})]
+    assert await api.get("p1") == Running(status.lower())
+    assert service.seen[0].path == "/v1/prediction/p1"
+
+
+@pytest.mark.parametrize("status", ["success", "succeeded", "completed", " SUCCESS "])
+@pytest.mark.parametrize(
+    "output", [RESULT, [RESULT], {"url": RESULT}, [{"url": RESULT}], {"image": {"url": RESULT}}, [None, "", RESULT]]
+)
+async def test_success(api: HostedPredictor, service: Service, status: str, output: object) -> None:
+    metrics = {"predict_time": 16.1, "cost": 0.004}
+    service.script = [body({"id": "p1", "status": status, "output": output, "metrics": metrics})]
+    assert await api.get("p1") == Succeeded(RESULT, 0.004, 16.1)
+
+
+@pytest.mark.parametrize(
+    ("document", "cost"),
+    [
+        ({"metrics": {"predict_time": 16, "cost": 0}}, 0.00396),
+        ({"metrics": {"predict_time": 16}}, 0.00396),
+        ({"metrics": {"predict_time": "16", "cost": "0.5"}}, 0.5),
+        ({"metrics": {"predict_time": 16}, "billed": False}, 0.0),
+        ({"metrics": {"predict_time": True, "cost": -3}}, 0.0),
+        ({"metrics": {"predict_time": "inf", "cost": "nan"}}, 0.0),
+        ({"metrics": [1]}, 0.0),
+        ({}, 0.0),
+    ],
+)
+async def test_cost(api: HostedPredictor, service: Service, document: dict[str, object], cost: float) -> None:
+    service.script = [body({"status": "success", "output": RESULT, **document})]
+    progress = await api.get("p1")
+    assert isinstance(progress, Succeeded)
+    assert progress.cost_usd == pytest.approx(cost)
+
+
+@pytest.mark.parametrize("output", [None, "", [], {}, "data:image/png;base64,AA", "/out.png", 7, [[[[[[RESULT]]]]]]])
+async def test_success_without_a_result_is_asked_for_again(
+    api: HostedPredictor, service: Service, output: object
+) -> None:
+    service.script = [body({"status": "success", "output": output})]
+    fault = await get_fault(api)
+    assert (fault.blame, fault.outlook) == (Blame.SERVICE, Outlook.PASSING)
+
+
+TOO_LARGE = "Input image of dimensions (9, 9, 3) is greater than the max size that fits in GPU memory"
+
+
+@pytest.mark.parametrize(
+    ("document", "reason", "passing"),
+    [
+        ({"output": {"error_message": "bad bytes"}, "metrics": {"predict_time": 9}}, "bad bytes", False),
+        ({"output": {"error": "bad bytes", "retryable": True}}, "bad bytes", True),
+        ({"output": [{"error": "bad bytes"}]}, "bad bytes", False),
+        ({"error": "CUDA out of memory. Tried to allocate"}, "CUDA out of memory. Tried to allocate", True),
+        ({"error": TOO_LARGE, "output": {"retryable": True}}, TOO_LARGE, False),
+        ({"message": "failed", "details": "why"}, "failed: why", False),
+        ({"logs": "start\nTraceback\nValueError: x\n\n"}, "ValueError: x", False),
+        ({"output": {"error": "x", "error_code": "PROVIDER_RATE_LIMIT"}}, "x", True),
+        ({"error": "PROVIDER_SERVER_ERROR"}, "PROVIDER_SERVER_ERROR", True),
+        ({"error": {"message": "NETWORK_ERROR"}}, "NETWORK_ERROR", True),
+        ({}, "The API gave no reason.", False),
+        ({"output": [], "error": None, "logs": 7, "metrics": "?"}, "The API gave no reason.", False),
+    ],
+)
+@pytest.mark.parametrize("status", ["error", "failed"])
+async def test_failed(
+    api: HostedPredictor, service: Service, status: str, document: dict[str, object], reason: str, passing: bool
+) -> None:
+    service.script = [body({"status": status, **document})]
+    assert await api.get("p1") == Spoiled(reason, passing, 0.0)
+
+
+@pytest.mark.parametrize("status", ["cancelled", "canceled"])
+async def test_cancelled(api: HostedPredictor, service: Service, status: str) -> None:
+    service.script = [body({"status": status, "metrics": {"cost": 0.1}})]
+    assert await api.get("p1") == Spoiled("The prediction was cancelled.", True, 0.1)
+
+
+async def test_an_unknown_prediction(api: HostedPredictor, service: Service) -> None:
+    service.script = [body({}, 404)]
+    assert isinstance(await get_fault(api), Unknown)
+
+
+@pytest.mark.parametrize(
+    ("status", "outlook", "gate"),
+    [
+        (301, Outlook.LASTING, Gate.API),
+        (400, Outlook.PASSING, None),
+        (401, Outlook.LASTING, Gate.API),
+        (402, Outlook.LASTING, Gate.API),
+        (429, Outlook.PASSING, Gate.API),
+        (500, Outlook.PASSING, Gate.API),
+    ],
+)
+async def test_a_get_never_blames_the_picture(
+    api: HostedPredictor, service: Service, status: int, outlook: Outlook, gate: Gate | None
+) -> None:
+    service.script = [body({}, status)]
+    fault = await get_fault(api)
+    assert (fault.blame, fault.outlook, fault.gate) == (Blame.SERVICE, outlook, gate)
+
+
+# Find
+
+
+def history(service: Service, rows: list[dict[str, object]], images: dict[str, object], **more: object) -> None:
+    def answer(request: web.Request) -> web.Response:
+        if request.path == "/v1/executions":
+            assert request.query["model"] == "real-esrgan"
+            start = int(request.query["offset"])
+            page = rows[start : start + min(int(request.query["limit"]), 2)]
+            return body({"executions": page, "total_count": len(rows), **more})
+        prediction = request.path.rpartition("/")[2]
+        if prediction not in images:
+            return body({}, 500)
+        return body({"id": prediction, "status": "created", "input": images[prediction]})
+
+    service.script = [answer]
+
+
+def row(prediction: str, made: float | None = None) -> dict[str, object]:
+    return {"id": prediction} | ({"created_at": datetime.fromtimestamp(made, UTC).isoformat()} if made else {})
+
+
+async def test_find(api: HostedPredictor, service: Service, clock: FakeClock) -> None:
+    now = clock.wall()
+    rows = [row("p1", now), row("p2", now), row("p3", now), row("old", now - 121)]
+    images: dict[str, object] = {name: {"image": f"{IMAGE}&n={name}"} for name in ("p1", "p2")}
+    history(service, rows, {**images, "p3": {"image": IMAGE}, "old": {"image": IMAGE}})
+    assert await api.find("real-esrgan", IMAGE, now) == "p3"
+    assert await api.find("real-esrgan", IMAGE + "&n=p2", now) == "p2"
+    assert await api.find("real-esrgan", "https://example.org/other", now) is None
+    expected = datetime.fromtimestamp(now - 120, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    assert service.seen[0].query["from"] == expected
+    assert not [request for request in service.seen if request.path.endswith("/old")]
+
+
+@pytest.mark.parametrize("given", [None, {}, [], "text"])
+async def test_absence_is_not_claimed_where_a_candidate_cannot_be_seen(
+    api: HostedPredictor, service: Service, given: object
+) -> None:
+    history(service, [row("p1"), row("p2"), row("p3")], {"p1": given, "p3": {"image": IMAGE}})
+    assert await api.find("real-esrgan", IMAGE, 0.0) == "p3", "found is found"
+    with pytest.raises(Fault):
+        await api.find("real-esrgan", IMAGE + "x", 0.0)
+
+
+async def test_a_capped_count_does_not_end_the_search(api: HostedPredictor, service: Service) -> None:
+    images: dict[str, object] = {"p1": {"image": "a"}, "p2": {"image": None}, "p3": {"image": IMAGE}}
+    history(service, [row("p1"), row("p2"), row("p3")], images, total_count=2, total_capped=True)
+    assert await api.find("real-esrgan", IMAGE, 0.0) == "p3"
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        [],
+        None,
+        {},
+        {"executions": None},
+        {"executions": [{"status": "no id"}]},
+        {"executions": ["p1"]},
+    ],
+)
+async def test_a_history_that_is_none(api: HostedPredictor, service: Service, document: object) -> None:
+    service.script = [body(document)]
+    with pytest.raises(Fault):
+        await api.find("real-esrgan", IMAGE, 0.0)
+
+
+async def test_a_history_without_end_is_given_up(api: HostedPredictor, service: Service) -> None:
+    def answer(request: web.Request) -> web.Response:
+        if request.path != "/v1/executions":
+            return body({"status": "created", "input": {"image": "x"}})
+        return body({"executions": [{"id": f"p{request.query['offset']}"}]})
+
+    service.script = [answer]
+    with pytest.raises(Fault, match="cannot be read to its end"):
+        await api.find("real-esrgan", IMAGE, 0.0)
+    assert len([request for request in service.seen if request.path == "/v1/executions"]) == HISTORY_PAGES_MAX
+
+
+async def test_a_history_that_ignores_the_offset_is_given_up(api: HostedPredictor, service: Service) -> None:
+    service.script = [
+        lambda request: body({"executions": [{"id": "p1"}], "status": "created", "input": {"image": "other"}})
+    ]
+    with pytest.raises(Fault, match="same rows twice"):
+        await api.find("real-esrgan", IMAGE, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("status", "outlook"), [(404, Outlook.LASTING), (501, Outlook.LASTING), (500, Outlook.PASSING)]
+)
+async def test_no_history(api: HostedPredictor, service: Service, status: int, outlook: Outlook) -> None:
+    service.script = [body({}, status)]
+    with pytest.raises(Fault) as caught:
+        await api.find("real-esrgan", IMAGE, 0.0)
+    assert caught.value.outlook is outlook
+
+
+def test_same_url() -> None:
+    url = "https://Host.example.org/b/a b+c/é.png?X=a/b@c&Y=1+2"
+    for other in (
+        quote(url, safe=":/?&="),
+        quote(url, safe=":/?&=@+"),
+        quote(quote(url, safe=":/?&="), safe=":/?&="),
+        url.replace(" ", "+").replace("Host", "host"),
+        "https://host.example.org:443/b/a b c/%C3%A9.png?Y=1 2&X=a%2Fb%40c",
+    ):
+        assert same_url(url, other), other
+    for other in (url + "2", url.replace("https", "http"), url.replace("a b", "a-b"), url.partition("?")[0], ""):
+        assert not same_url(url, other), other
+
+
+# Check
+
+
+@pytest.mark.parametrize("status", [200, 404, 405])
+async def test_check_passes(api: HostedPredictor, service: Service, status: int) -> None:
+    service.script = [body({"executions": []}, status)]
+    await api.check()
+    assert service.seen[0].query_string == "model=real-esrgan&limit=1"
+
+
+@pytest.mark.parametrize(
+    "answer", [body({}, 401), body({}, 403), body({}, 302), web.Response(text="<html>log in</html>")]
+)
+async def test_check_fails(api: HostedPredictor, service: Service, answer: web.Response) -> None:
+    service.script = [lambda request: web.Response(status=answer.status, body=answer.body)]
+    with pytest.raises(Fault) as caught:
+        await api.check()
+    assert (caught.value.gate, caught.value.outlook) == (Gate.API, Outlook.LASTING)
+    assert caught.value.remedy
+
+
+# Download
+
+
+async def download(api: HostedPredictor, service: Service, bytes_max: int = 10_000) -> bytes:
+    sink = io.BytesIO()
+    count = await api.download(service.url("/out.png"), sink, bytes_max)
+    assert count == len(sink.getvalue())
+    return sink.getvalue()
+
+
+async def test_download(api: HostedPredictor, service: Service) -> None:
+    service.script = [web.Response(status=302, headers={"Location": "/real.png"}), web.Response(body=b"x" * 10_000)]
+    assert await download(api, service) == b"x" * 10_000
+    assert [request.path for request in service.seen] == ["/out.png", "/real.png"]
+    assert KEY not in str([dict(request.headers) for request in service.seen])
+
+
+@pytest.mark.parametrize("status", [403, 404, 410])
+async def test_an_expired_link(api: HostedPredictor, service: Service, status: int) -> None:
+    service.script = [body({}, status)]
+    with pytest.raises(Expired):
+        await download(api, service)
+
+
+@pytest.mark.parametrize("way", ["cut", "half", "drip", "hang"])
+async def test_a_download_that_ends_early(api: HostedPredictor, service: Service, way: str) -> None:
+    service.script = [way]
+    with pytest.raises(Fault) as caught:
+        await download(api, service)
+    assert (caught.value.gate, caught.value.outlook) == (Gate.FETCH, Outlook.PASSING)
+
+
+@pytest.mark.parametrize("status", [204, 206, 400, 429, 500])
+async def test_a_download_that_is_none(api: HostedPredictor, service: Service, status: int) -> None:
+    service.script = [web.Response(status=status)]
+    with pytest.raises(Fault, match=str(status)):
+        await download(api, service)
+
+
+async def test_a_result_has_a_largest_size(api: HostedPredictor, service: Service) -> None:
+    service.script = [web.Response(body=b"x" * 10_001)]
+    sink = io.BytesIO()
+    with pytest.raises(Fault, match="larger than"):
+        await api.download(service.url("/out.png"), sink, 10_000)
+    assert len(sink.getvalue()) <= 10_000
+
+
+class FullDisk(io.BytesIO):
+    def write(self, data: object, /) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+async def test_a_full_disk_is_the_houses_fault(api: HostedPredictor, service: Service) -> None:
+    service.script = [web.Response(body=b"x")]
+    with pytest.raises(Fault, match="No space left") as caught:
+        await api.download(service.url("/out.png"), FullDisk(), 10)
+    assert (caught.value.blame, caught.value.gate) == (Blame.HOUSE, Gate.STAGING)
+
+
+# Secrets
+
+
+async def test_the_key_and_signatures_stay_inside(api: HostedPredictor, service: Service, clock: FakeClock) -> None:
+    """Whatever is asked and however it fails, even by quoting our own request back; and nothing but Fault gets out."""
+    echo = f"refused {KEY} for {IMAGE} and {quote(IMAGE, safe='')} " + "x" * 500
+    documents = [{"error": echo}, {"status": echo}, {"status": "error", "error": echo}, {"logs": [echo]}, echo]
+    answers: list[Step] = ["cut", "half"]
+    for status in (200, 201, 302, 400, 401, 402, 404, 413, 422, 429, 500):
+        answers += [lambda _, status=status, document=document: body(document, status) for document in documents]
+    answers.append(lambda _: web.Response(body=echo.encode(), headers={"Content-Encoding": "gzip"}))
+    http = Http(clock, insecure_loopback=True)
+    uploads = VendorStorage(service.url(), KEY, http, clock)
+    calls: list[Callable[[], Awaitable[object]]] = [
+        lambda: api.create(Recipe(), IMAGE),
+        lambda: api.get("p1"),
+        lambda: api.find("real-esrgan", IMAGE, 0.0),
+        api.check,
+        lambda: api.download(f"{service.url()}?Signature={SIGNATURE}", io.BytesIO(), 100),
+        lambda: uploads.put("a", io.BytesIO(b"x"), 1, "image/png"),
+        lambda: uploads.delete("f1"),
+        uploads.check,
+    ]
+    for call in calls:
+        for answer in answers:
+            service.script = [answer]
+            try:
+                text = repr(await call())
+            except Fault as fault:
+                text = "".join(traceback.format_exception(fault)) + fault.said + fault.remedy
+            assert not [secret for secret in (KEY, SIGNATURE, "X-Goog-Credential") if secret in text], text
+    await http.close()
+
+
+def test_one_line() -> None:
+    line = one_line(f"a\x1b[31m\n\tb  \u202e c {IMAGE} " + "z" * 400)
+    assert line.startswith("a [31m b c https://storage.googleapis.com/b/esrgand/ab%2Fc.png?…")
+    assert len(line) == 300
+    assert one_line("X-Goog-Signature%3D00ff%26x") == "X-Goog-Signature%3D…"
