@@ -42,12 +42,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Api:
-    """Where the predictions are made. name: as people know it. local: on this machine."""
+    """Where the predictions are made. name: as people know it. local: on this machine. warning: for every sidecar."""
 
     base_url: str
     key: str
     name: str
     local: bool
+    warning: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +118,7 @@ async def start_embedded(state_dir: Path, clock: Clock, log: FilteringBoundLogge
     server = PredictionServer(settings, clock, upscaler, log.bind(part="server"))
     base_url = await server.start("127.0.0.1", 0)
     stack.push_async_callback(server.close)
-    return Api(base_url, key, f"{EMBEDDED} ({upscaler.name})", local=True)
+    return Api(base_url, key, EMBEDDED, local=True, warning=f"Upscaled by {upscaler.name}.")
 
 
 async def wire(config: "Config", api: Api, clock: Clock, log: FilteringBoundLogger, stack: AsyncExitStack) -> Wired:
@@ -134,7 +135,15 @@ async def wire(config: "Config", api: Api, clock: Clock, log: FilteringBoundLogg
     stack.push_async_callback(ledger.close)
     await ledger.open()
     await disk.prepare(await ledger.jobs_in(State.READY, State.FETCHED))
-    writer = Writer(ledger=ledger, disk=disk, pictures=pictures, clock=clock, api=api.name, version=__version__)
+    writer = Writer(
+        ledger=ledger,
+        disk=disk,
+        pictures=pictures,
+        clock=clock,
+        api=api.name,
+        version=__version__,
+        warnings=(api.warning,) if api.warning else (),
+    )
     world = World(clock, log, ledger, storage, predictor, disk, pictures, writer)
     wakes: dict[int, asyncio.Event] = {}
     queue: asyncio.Queue[Candidate] = asyncio.Queue(maxsize=64)

@@ -43,7 +43,7 @@ class ResultLost(Fault):
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """api: the base URL, for the sidecar. version: ours."""
+    """api: the base URL, for the sidecar. version: ours. warnings: what every sidecar has to say."""
 
     ledger: Ledger
     disk: Disk
@@ -51,6 +51,7 @@ class Writer:
     clock: Clock
     api: str
     version: str
+    warnings: tuple[str, ...] = ()
 
     @property
     def _deliveries(self) -> Deliveries:
@@ -77,7 +78,7 @@ class Writer:
             api=self.api,
             reused=reused,
             times=times | {"detected": picture.detected_at, "written": written},
-            warnings=[],
+            warnings=list(self.warnings),
             version=self.version,
         )
         await self.disk.note(folder.outbox, names.sidecar_of(result.path), as_text(text))
