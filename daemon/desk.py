@@ -5,6 +5,7 @@ Everything shown is plain JSON without secrets. What is steered is durable in th
 lanes are woken.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -108,7 +109,21 @@ class Desk:
             for folder, path, reason in self.intake.unready()
             if what in (shown(path), shown(bytes(folder.config.inbox) + b"/" + path))
         ]
+        if not jobs and not waiting:
+            waiting = await self._ignored(what)
         return {"jobs": jobs, "waiting": waiting}
+
+    async def _ignored(self, what: str) -> list[dict[str, str]]:
+        """Why a file in one of the inboxes is no picture for us."""
+        found = []
+        for folder in self.intake.folders.values():
+            inbox = bytes(folder.config.inbox) + b"/"
+            path = os.fsencode(what)
+            if path.startswith(inbox):
+                reason = await folder.inbox.why_ignored(path.removeprefix(inbox))
+                if reason:
+                    found.append({"picture": shown(path.removeprefix(inbox)), "inbox": shown(inbox), "reason": reason})
+        return found
 
     async def retry(self, what: str | None) -> dict[str, Any]:
         """Look again at failed pictures: one's, or all."""

@@ -186,6 +186,9 @@ class Inbox(Protocol):
     def takes(self, path: bytes) -> bool:
         """Whether a scan would take a file of this path, by its name."""
 
+    async def why_ignored(self, path: bytes) -> str:
+        """Why a scan passes over what has this name, as a sentence, or ""."""
+
     async def is_folder(self, path: bytes) -> bool:
         """Whether it is a folder that a scan would enter."""
 

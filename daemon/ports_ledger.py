@@ -26,6 +26,9 @@ class Deliveries(Protocol):
     async def copies(self, job: str) -> list[Picture]:
         """The pictures of a job that were delivered."""
 
+    async def first(self, job: str) -> int:
+        """The number of the picture that a job is paid for; the others are its copies."""
+
     async def claim(self, picture: Picture, outbox: bytes, path: bytes) -> bool:
         """Reserve a name in an outbox; False where it is another picture's."""
 

@@ -74,7 +74,7 @@ def reason(document: object) -> str:
         for words in (_words(document.get("output")), _words(document), _last_line(document.get("logs"))):
             if line := one_line(words):
                 return line
-    return one_line(document) if isinstance(document, str) and document.strip() else "The API gave no reason."
+    return (one_line(document) if isinstance(document, str) else "") or "The API gave no reason."
 
 
 def one_line(text: str) -> str:

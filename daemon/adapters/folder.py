@@ -149,6 +149,22 @@ class DiskInbox:
         inside = self._recursive or not folders
         return inside and self._selection.takes(name) and all(map(self._selection.enters, folders))
 
+    async def why_ignored(self, path: bytes) -> str:
+        """Why a scan passes over what has this name, as a sentence; "" where it would take it, or nothing is there."""
+
+        def work() -> str:
+            try:
+                mode = os.stat(self._full(path), follow_symlinks=False).st_mode
+            except OSError:
+                return ""
+            if stat.S_ISLNK(mode):
+                return "It is a link; links are not followed."
+            if not stat.S_ISREG(mode):
+                return "It is not a file."
+            return "" if self.takes(path) else "Its name, or a folder's, is not one that this inbox takes."
+
+        return await self._run(work)
+
     @asynccontextmanager
     async def open(self, path: bytes, look: Look) -> AsyncIterator[BinaryIO]:
         """The file as `look` says it is, when it is opened and when it was read."""

@@ -66,6 +66,14 @@ class Deliveries:
 
         return await self._database.read(work)
 
+    async def first(self, job: str) -> int:
+        """The number of the picture that a job is paid for."""
+
+        def work(db: sqlite3.Connection) -> int:
+            return int(db.execute("SELECT min(id) FROM picture WHERE job = ?", (job,)).fetchone()[0])
+
+        return await self._database.read(work)
+
     async def claim(self, picture: Picture, outbox: bytes, path: bytes) -> bool:
         """Reserve a name in an outbox for a picture; False where it is another picture's."""
 

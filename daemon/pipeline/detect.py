@@ -143,8 +143,8 @@ class Detector:
                 heapq.heappop(self._turns)
                 continue
             if not settling.is_quiet(state, now):
-                heapq.heapreplace(self._turns, (now + self.quiet_seconds, path))
-                self.settling[path] = settling.again(state, now + self.quiet_seconds)
+                self.settling[path] = settling.again(state, now)
+                heapq.heapreplace(self._turns, (self.settling[path].due, path))
                 continue
             heapq.heappop(self._turns)
             self._handed.add(path)

@@ -59,7 +59,7 @@ class Writer:
 
     async def deliver(self, picture: Picture, tile: Tile, folder: "FolderConfig", inbox: Inbox) -> bool:
         """Write result and sidecar. Returns whether the job waits for nobody any more."""
-        reused = tile.state is State.DONE or await self._was_delivered(picture, tile)
+        reused = tile.state is State.DONE or await self._deliveries.first(tile.job.id) != picture.id
         format_ = tile.job.content.format if folder.format == "source" else folder.format.upper()
         source, source_format = await self._source(tile, format_)
         converted = self.disk.staged(tile).with_suffix(f".{picture.id}.converted")
@@ -93,9 +93,6 @@ class Writer:
         if finished:
             await self.disk.remove(self.disk.staged(tile))
         return finished
-
-    async def _was_delivered(self, picture: Picture, tile: Tile) -> bool:
-        return any(copy.id != picture.id for copy in await self._deliveries.copies(tile.job.id))
 
     async def _source(self, tile: Tile, format_: str) -> tuple[Path, str]:
         """Where the result's bytes are, and their format: in staging, else where an earlier copy was delivered."""

@@ -50,7 +50,8 @@ class Candidate:
 
 def begin(look: Look, now: float, quiet: float) -> Settling:
     """The first look at a file."""
-    return Settling(look=look, since=now, due=now + quiet, quiet=quiet)
+    reason = "" if look.size else "It is empty."
+    return Settling(look=look, since=now, due=now + quiet, quiet=quiet, reason=reason)
 
 
 def seen(settling: Settling, look: Look, now: float, quiet: float) -> Settling:
@@ -58,9 +59,9 @@ def seen(settling: Settling, look: Look, now: float, quiet: float) -> Settling:
     return settling if look == settling.look else begin(look, now, quiet)
 
 
-def again(settling: Settling, due: float) -> Settling:
-    """The same file, with its next look later."""
-    return replace(settling, due=due)
+def again(settling: Settling, now: float) -> Settling:
+    """The same file, not quiet yet, with its next look later; an empty one is looked at ever more seldom."""
+    return replace(settling, due=now + min(max(now - settling.since, settling.quiet), PAUSE_SECONDS_MAX))
 
 
 def is_quiet(settling: Settling, now: float) -> bool:

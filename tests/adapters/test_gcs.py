@@ -8,11 +8,14 @@ import sys
 import traceback
 from collections.abc import AsyncIterator
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import google_crc32c
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
 from fakes.clock import FakeClock
 from google.auth import compute_engine, iam
 from google.oauth2 import credentials as user_credentials
@@ -184,6 +187,27 @@ async def test_a_public_url_can_lead_to_a_website(bucket: Bucket, clock: FakeClo
     storage = GcsStorage(bucket="b", prefix="", clock=clock, url="public", public_base_url=base)
     asset = await storage.put("a/b.png", io.BytesIO(PICTURE), len(PICTURE), "image/png")
     assert (asset.url, asset.expires_at) == ("https://pictures.example.org/a/b.png", None)
+    await storage.close()
+
+
+async def test_signed_urls_are_v4_and_live_no_longer_than_that_allows(
+    bucket: Bucket, clock: FakeClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")  # Never asked for an emulator.
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    pem = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    ).decode()
+    account = {"type": "service_account", "client_email": "me@nowhere", "private_key": pem, "token_uri": "https://x"}
+    file = tmp_path / "account.json"
+    file.write_text(json.dumps(account))
+    storage = GcsStorage(bucket="b", prefix="p/", clock=clock, credentials_file=file, url_seconds=9_999_999)
+    asset = await storage.put("a.png", io.BytesIO(PICTURE), len(PICTURE), "image/png")
+    url = urlsplit(asset.url)
+    query = parse_qs(url.query)
+    assert url.path == "/b/p/a.png"
+    assert (query["X-Goog-Algorithm"], query["X-Goog-Expires"]) == (["GOOG4-RSA-SHA256"], ["604800"])
+    assert asset.expires_at == clock.wall() + 604_800
     await storage.close()
 
 

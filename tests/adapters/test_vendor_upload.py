@@ -115,7 +115,9 @@ async def test_a_refused_upload(
 )
 async def test_an_odd_answer(vendor: Vendor, storage: VendorStorage, changed: dict[str, object]) -> None:
     vendor.give(**changed)
-    assert (await put_fault(storage)).gate is Gate.STORAGE
+    fault = await put_fault(storage)
+    assert fault.gate is Gate.STORAGE
+    assert "cannot be reached" not in fault.said, "it must be refused, not tried"
 
 
 @pytest.mark.parametrize(
