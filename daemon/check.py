@@ -44,6 +44,7 @@ class Findings:
 
     def __init__(self) -> None:
         self.wrong = 0
+        self._said: set[str] = set()
 
     def good(self, text: str) -> None:
         """It works."""
@@ -55,8 +56,10 @@ class Findings:
 
     def bad(self, text: str) -> None:
         """It does not work."""
-        self.wrong += 1
-        print(f"  WRONG {text}")
+        if text not in self._said:  # One wrong key breaks several things, and is told once.
+            self._said.add(text)
+            self.wrong += 1
+            print(f"  WRONG {text}")
 
     @contextmanager
     def trying(self, what: str) -> Iterator[None]:
@@ -106,8 +109,8 @@ async def _check(config: "Config", key: str, findings: Findings) -> None:
             await predictor.check()
         with findings.trying(f"the storage ({config.storage.kind}) takes, gives and deletes an object"):
             await storage.check()
-        for advice in await storage.advice():
-            findings.advise(advice)
+            for advice in await storage.advice():
+                findings.advise(advice)
         with contextlib.suppress(Fault):
             await _clock(http, api.base_url, clock, findings)
 

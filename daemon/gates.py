@@ -67,7 +67,10 @@ class Gates:
         until = now + reactions.gate_seconds(fault, gate.closings, self._clock.dice())
         if gate.fault is None:
             gate.closed_at = self._clock.wall()
-            self._log.warning("gate_closed", gate=name, reason=fault.said, remedy=fault.remedy)
+            # One wrong key may close several gates; that is told once.
+            told = any(other.fault is not None and other.fault.said == fault.said for other in self._gates.values())
+            tell = self._log.debug if told else self._log.warning
+            tell("gate_closed", gate=name, reason=fault.said, remedy=fault.remedy)
         # Several that were under way fail of one cause: that is one closing.
         if gate.fault is None or gate.probing or now >= gate.closed_until:
             gate.closings += 1

@@ -63,4 +63,4 @@ class Health:
         defects = sum(len(lane.benched) for lane in self.dispatcher.all_lanes())
         if defects:
             found.append(f"{defects} pictures met a defect of esrgand; the log has it, and they are tried again.")
-        return found
+        return list(dict.fromkeys(found))  # One cause may close several gates.

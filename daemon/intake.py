@@ -42,22 +42,23 @@ class Intake:
     async def watch(self, folder: Folder) -> None:
         """The loop round one folder's steps."""
         detector, wake, clock = folder.detector, self.wakes[folder.id], self.world.clock
-        faults: tuple[str, ...] = ()
+        fault: Fault | None = None
         while not self.stopping.is_set():
             wake.clear()
             wait = await detector.step()
-            now = tuple(fault.said for fault in (detector.fault, detector.watch_fault) if fault is not None)
-            self._tell(folder, faults, now)
-            faults = now
+            # A folder that is gone cannot be watched either; that goes without saying.
+            now = detector.fault or detector.watch_fault
+            self._tell(folder, fault, now)
+            fault = now
             if await clock.wait(wake, wait):
                 await clock.sleep(STEP_SECONDS)
 
-    def _tell(self, folder: Folder, before: tuple[str, ...], now: tuple[str, ...]) -> None:
+    def _tell(self, folder: Folder, before: Fault | None, now: Fault | None) -> None:
         log = self.world.log.bind(inbox=str(folder.config.inbox))
-        for said in now:
-            if said not in before:
-                log.warning("folder_unavailable" if folder.detector.fault else "folder_unwatched", reason=said)
-        if before and not now:
+        if now is not None and (before is None or before.said != now.said):
+            name = "folder_unavailable" if folder.detector.fault else "folder_unwatched"
+            log.warning(name, reason=now.said, remedy=now.remedy)
+        if before is not None and now is None:
             log.info("folder_available")
 
     async def labour(self) -> None:

@@ -36,12 +36,13 @@ def fault_from(error: OSError, where: bytes | Path, gate: Gate) -> Fault:
         errno.EACCES: f"{place} may not be written",
         errno.ENOENT: f"{place} is not there",
     }.get(error.errno or 0, f"{place} cannot be written ({error.strerror})")
-    return Fault(
-        said + ".",
-        blame=Blame.HOUSE,
-        gate=gate,
-        remedy="Make room or mend the folder; esrgand goes on by itself.",
-    )
+    remedy = {
+        errno.ENOSPC: "Make room",
+        errno.EDQUOT: "Make room",
+        errno.EACCES: "Give the user that esrgand runs as the right to write there",
+        errno.ENOENT: "Mount it, or make the folder",
+    }.get(error.errno or 0, "Mend it")
+    return Fault(f"{said}.", blame=Blame.HOUSE, gate=gate, remedy=f"{remedy}; esrgand goes on by itself.")
 
 
 def sync_folder(folder: bytes) -> None:

@@ -6,6 +6,7 @@ port that is in use raises Fault (HOUSE) with a sentence.
 """
 
 import hmac
+import os
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -41,7 +42,7 @@ class Listener:
         except OSError as error:
             await runner.cleanup()
             raise Fault(
-                f"[http] listen: {host}:{port} cannot be used ({error.strerror}).",
+                f"[http] listen: {host}:{port} cannot be used ({os.strerror(error.errno or 0)}).",
                 blame=Blame.HOUSE,
                 outlook=Outlook.LASTING,
                 remedy='Choose another port, or listen = "" for none.',

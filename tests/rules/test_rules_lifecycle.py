@@ -1,0 +1,155 @@
+"""Every state, every event, every pair; and what a walk through the table may cost."""
+
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rules_kit import EVENTS, NOW, a_tile, quick
+
+from daemon.rules import lifecycle
+from daemon.rules.lifecycle import IllegalTransition, State, advance, diagram
+
+# The table once more, from the design and not from the code: state, then event>state.
+TABLE = """
+admitted    uploaded>uploaded failed>failed withdrawn>failed held>held
+uploaded    submitting>submitting stale>admitted failed>failed withdrawn>failed held>held
+submitting  submitted>submitted found>submitted refused>uploaded missed>submitting absent>admitted failed>failed held>held
+submitted   ready>ready spoiled>admitted failed>failed forgotten>submitting
+ready       fetched>fetched expired>submitted failed>failed
+fetched     done>done missing>ready
+done        wanted>ready held>held
+failed      retried>admitted
+held        released>admitted
+"""
+ROWS = {state: [arrow.split(">") for arrow in arrows] for state, *arrows in map(str.split, TABLE.strip().splitlines())}
+ALLOWED = {(state, event): target for state, row in ROWS.items() for event, target in row}
+ORDER = ["admitted", "uploaded", "submitting", "submitted", "ready", "fetched", "done"]
+README = Path(__file__).parents[2] / "README.md"
+
+
+def reachable(start: str, without: Iterable[str] = ()) -> set[str]:
+    found, todo = set(), [start]
+    while todo:
+        state = todo.pop()
+        if state not in found:
+            found.add(state)
+            todo += [target for (of, event), target in ALLOWED.items() if of == state and event not in without]
+    return found
+
+
+def test_the_kit_has_one_event_of_each_kind() -> None:
+    assert {type(event) for event in EVENTS.values()} == set(lifecycle.EVENTS)
+    assert len(EVENTS) == len(lifecycle.EVENTS), "two events of one name would be one arrow in the diagram"
+    assert set(ROWS) == set(State)
+
+
+@pytest.mark.parametrize("event", EVENTS)
+@pytest.mark.parametrize("state", list(State))
+def test_every_pair(state: State, event: str) -> None:
+    tile = a_tile(state, attempts=3, submits=1, absences=1, furthest=4, prediction="id-0", reason="before")
+    before = dataclasses.asdict(tile)
+    if (state, event) in ALLOWED:
+        after = advance(tile, EVENTS[event], NOW + 5)
+        assert after.state == ALLOWED[state, event]
+        assert after.since == NOW + 5
+    else:
+        with pytest.raises(IllegalTransition, match=f"{event} .*{state}"):
+            advance(tile, EVENTS[event], NOW + 5)
+    assert dataclasses.asdict(tile) == before
+
+
+@pytest.mark.parametrize(("state", "event"), ALLOWED)
+def test_an_event_writes_its_own_columns(state: str, event: str) -> None:
+    after = dataclasses.asdict(advance(a_tile(State(state)), EVENTS[event], NOW + 5))
+    fields = dataclasses.asdict(EVENTS[event])
+    counted = {"submits_granted", "by_person", *(["reason"] if event == "retried" else [])}
+    assert {name: after[name] for name in fields if name not in counted} == {
+        name: value for name, value in fields.items() if name not in counted
+    }
+
+
+def test_every_state_is_reachable_and_can_still_end_well() -> None:
+    assert reachable("admitted") == set(State)
+    assert all("done" in reachable(state) for state in State)
+
+
+def test_a_second_submit_needs_a_reason() -> None:
+    """After an intent there is another only where nothing came of the first, or where a person wants it."""
+    reasons = {"refused", "absent", "spoiled", "released", "retried"}
+    assert "uploaded" not in reachable("submitting", without=reasons)
+    for reason in reasons:
+        assert "uploaded" in reachable("submitting", without=reasons - {reason}), f"{reason} is no way back"
+
+
+def test_what_is_in_the_outbox_or_staging_is_never_given_up() -> None:
+    assert not {("fetched", "failed"), ("fetched", "withdrawn"), ("done", "failed"), ("done", "withdrawn")} & set(ALLOWED)
+
+
+walks = st.lists(st.tuples(st.integers(0, 6), st.booleans()), max_size=60)
+
+
+@quick
+@given(walks)
+def test_counting_on_any_walk(walk: list[tuple[int, bool]]) -> None:
+    """Submits bound money; attempts bound time, and are forgiven only on new ground or by a release or a retry."""
+    tile = a_tile()
+    submits = granted = furthest = absences = 0
+    for choice, failed_once_more in walk:
+        if failed_once_more:
+            tile = dataclasses.replace(tile, attempts=tile.attempts + 1)
+        row = ROWS[tile.state]
+        event = row[choice % len(row)][0]
+        attempts, uploads = tile.attempts, tile.uploads
+        tile = advance(tile, EVENTS[event], NOW)
+        submits += {"submitting": 1, "refused": -1}.get(event, 0)
+        granted += {"released": 1, "retried": 2}.get(event, 0)
+        absences = 0 if event in ("submitting", "forgotten") else absences + (event == "missed")
+        assert (tile.submits, tile.submits_granted, tile.absences) == (submits, granted, absences)
+        assert tile.uploads == uploads + (event == "uploaded")
+        ground = ORDER.index(tile.state) if tile.state in ORDER else 0
+        if event in ("released", "retried"):
+            furthest, attempts = 0, 0
+        elif ground > furthest:
+            furthest, attempts = ground, 0
+        assert (tile.furthest, tile.attempts) == (furthest, attempts)
+
+
+def test_a_new_intent_forgets_the_prediction_of_the_last_one() -> None:
+    assert advance(a_tile(State.UPLOADED, prediction="id-0"), EVENTS["submitting"], NOW).prediction is None
+
+
+@pytest.mark.parametrize("event", ["failed", "withdrawn"])
+def test_what_failed_is_never_due(event: str) -> None:
+    assert advance(a_tile(), EVENTS[event], NOW).due_at > NOW + 1000 * 365 * 86_400
+
+
+def test_only_a_person_lets_a_tile_pass_the_budget() -> None:
+    held = advance(a_tile(reason="x"), EVENTS["held"], NOW)
+    assert (held.due_at, held.reason) == (NOW + 3600, "The budget is reached.")
+    by_person = advance(held, EVENTS["released"], NOW)
+    by_itself = advance(held, lifecycle.Released(submits_granted=0, by_person=False), NOW)
+    assert (by_person.released, by_itself.released) == (True, False)
+    assert (by_person.reason, by_person.remedy, by_person.due_at) == ("", "", NOW)
+    failed = advance(by_person, EVENTS["failed"], NOW)
+    assert not advance(failed, EVENTS["retried"], NOW).released, "a retry is not a release"
+
+
+def test_the_diagram_is_the_table() -> None:
+    first, *arrows = diagram().splitlines()
+    assert first == "stateDiagram-v2"
+    drawn = sorted(arrow.strip() for arrow in arrows)
+    assert drawn == sorted(
+        ["[*] --> admitted", "done --> [*]"]
+        + [f"{state} --> {target}: {event}" for (state, event), target in ALLOWED.items()]
+    )
+
+
+def test_the_readme_shows_the_diagram() -> None:
+    _, start, rest = README.read_text().partition("<!-- states -->")
+    block, end, _ = rest.partition("<!-- /states -->")
+    assert start, "README.md has no <!-- states -->"
+    assert end, "README.md has no <!-- /states -->"
+    assert block.strip() == f"```mermaid\n{diagram()}\n```"
