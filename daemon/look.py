@@ -9,12 +9,12 @@ uploads pictures is imported.
 import fcntl
 import os
 import sqlite3
-import time
 from pathlib import Path
 from typing import Any
 
 from daemon import __version__
 from daemon.adapters import ledger_desk
+from daemon.adapters.clock import SystemClock
 from daemon.adapters.control import ask as ask_daemon
 from daemon.adapters.database import connect
 from daemon.config import read_state_dir
@@ -54,11 +54,11 @@ def _see(db: sqlite3.Connection, state_dir: Path, request: dict[str, Any]) -> di
             "waiting": [],
         }
     head = {"version": __version__, "running": False, "state_dir": str(state_dir), "problems": []}
-    return head | ledger_desk.summary(db, time.time())
+    return head | ledger_desk.summary(db, SystemClock().wall())
 
 
 def _steer(db: sqlite3.Connection, request: dict[str, Any]) -> dict[str, Any]:
-    now = time.time()
+    now = SystemClock().wall()
     db.execute("BEGIN IMMEDIATE")
     if request["ask"] == "retry":
         jobs = ledger_desk.failed_jobs(db) if request["all"] else ledger_desk.find_jobs(db, request["what"])

@@ -243,7 +243,7 @@ TRANSITIONS: dict[State, dict[type[Event], State]] = {
 MILESTONES = (S.ADMITTED, S.UPLOADED, S.SUBMITTING, S.SUBMITTED, S.READY, S.FETCHED, S.DONE)
 IN_FLIGHT = (S.SUBMITTED, S.SUBMITTING)
 ENDED = (S.DONE, S.FAILED)
-EVENTS: tuple[type[Event], ...] = tuple(sorted(Event.__subclasses__(), key=lambda event: event.name))
+EVENTS = tuple(sorted({event for row in TRANSITIONS.values() for event in row}, key=lambda event: event.name))
 
 
 def advance(tile: "Tile", event: Event, now: float) -> "Tile":
@@ -268,6 +268,9 @@ def advance(tile: "Tile", event: Event, now: float) -> "Tile":
             changes["submits"] = tile.submits - 1
         case Missed():
             changes["absences"] = tile.absences + 1
+        case Forgotten():
+            # A doubt of its own: looks of an earlier one prove nothing.
+            changes["absences"] = 0
         case Released() | Retried():
             changes |= {"attempts": 0, "furthest": 0, "reason": "", "remedy": "", "blame": ""}
             changes["released"] = isinstance(event, Released) and event.by_person

@@ -51,8 +51,8 @@ class Selection:
         return (
             not lower.startswith(IGNORED_PREFIXES)
             and not lower.endswith(IGNORED_SUFFIXES)
-            and self._include.match(lower) is not None
-            and self._exclude.match(lower) is None
+            and self._include.match(text := _text(name)) is not None
+            and self._exclude.match(text) is None
         )
 
     def enters(self, folder: bytes) -> bool:
@@ -61,14 +61,18 @@ class Selection:
         return (
             lower not in IGNORED_FOLDERS
             and not lower.startswith(IGNORED_PREFIXES)
-            and self._exclude.match(lower) is None
+            and self._exclude.match(_text(folder)) is None
         )
 
 
-def _pattern(globs: Iterable[str]) -> re.Pattern[bytes]:
-    """One pattern for all of them, on lower-case bytes; of none, one that matches nothing."""
-    parts = [fnmatch.translate(glob.encode("utf-8", "surrogateescape").lower().decode("latin-1")) for glob in globs]
-    return re.compile("|".join(parts).encode("latin-1") if parts else rb"(?!)")
+def _pattern(globs: Iterable[str]) -> re.Pattern[str]:
+    """One pattern for all of them, blind to case; of none, one that matches nothing."""
+    return re.compile("|".join(map(fnmatch.translate, globs)) or "(?!)", re.IGNORECASE)
+
+
+def _text(name: bytes) -> str:
+    """A name as patterns see it: case and `?` are about characters; a byte that is not UTF-8 is one of its own."""
+    return name.decode("utf-8", "surrogateescape")
 
 
 def shown(name: bytes) -> str:
@@ -105,7 +109,8 @@ def result_candidates(source: bytes, template: str, recipe: Recipe, suffix: byte
     plain = _filled(template, stem, source_suffix, recipe)
     longer = _filled(template, name, source_suffix, recipe)
     yield prefix + _bounded(plain, suffix)
-    yield prefix + _bounded(longer, suffix)
+    if longer != plain:
+        yield prefix + _bounded(longer, suffix)
     count = 2
     while True:
         yield prefix + _bounded(longer + b"~%d" % count, suffix)
@@ -118,21 +123,26 @@ def _filled(template: str, stem: bytes, suffix: bytes, recipe: Recipe) -> bytes:
         b"{scale}": str(number(recipe.scale)).encode(),
         b"{model}": recipe.model.encode(),
         b"{suffix}": suffix,
+        b"{{": b"{",
+        b"}}": b"}",
     }
-    return re.sub(rb"\{[a-z]+\}", lambda match: fields[match[0]], template.encode())
+    return re.sub(rb"\{\{|\}\}|\{[a-z]+\}", lambda match: fields[match[0]], template.encode())
 
 
 def _bounded(base: bytes, suffix: bytes) -> bytes:
     """base + suffix, shortened where it or its reports would be too long for a name; a hash keeps it unique."""
-    room = NAME_BYTES_MAX - len(suffix) - len(SIDECAR_SUFFIX)
-    if len(base) <= room:
-        return base + suffix
-    mark = b"~" + hashlib.sha256(base).hexdigest()[:10].encode()
+    return _shortened(base, NAME_BYTES_MAX - len(suffix) - len(SIDECAR_SUFFIX)) + suffix
+
+
+def _shortened(name: bytes, room: int) -> bytes:
+    if len(name) <= room:
+        return name
+    mark = b"~" + hashlib.sha256(name).hexdigest()[:10].encode()
     # Cut between characters, so that a name that was UTF-8 stays UTF-8.
     cut = room - len(mark)
-    while cut > 0 and base[cut] & 0xC0 == 0x80:
+    while cut > 0 and name[cut] & 0xC0 == 0x80:
         cut -= 1
-    return base[:cut] + mark + suffix
+    return name[:cut] + mark
 
 
 def sidecar_of(result: bytes) -> bytes:
@@ -143,9 +153,7 @@ def sidecar_of(result: bytes) -> bytes:
 def report_of(source: bytes) -> bytes:
     """The name of the report of a failed picture: `trip/a.jpg.error.json`."""
     folder, _, name = source.rpartition(b"/")
-    if len(name) > NAME_BYTES_MAX - len(ERROR_SUFFIX):
-        mark = b"~" + hashlib.sha256(name).hexdigest()[:10].encode()
-        name = name[: NAME_BYTES_MAX - len(ERROR_SUFFIX) - len(mark)] + mark
+    name = _shortened(name, NAME_BYTES_MAX - len(ERROR_SUFFIX))
     return (folder + b"/" if folder else b"") + name + ERROR_SUFFIX
 
 

@@ -1,0 +1,390 @@
+"""Staging and outboxes on a real file system: whole, synced, in order, and nobody else's file is ever touched."""
+
+# ruff: noqa: ASYNC220, ASYNC240, PT012  (a test's files are small, and the loop has nothing else to do)
+
+import hashlib
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from daemon.adapters.disk import HouseDisk, make_folders, move_without_overwriting
+from daemon.rules.faults import Blame, Fault, Gate
+from daemon.rules.job import Content, Job, Tile
+from daemon.rules.lifecycle import State
+from daemon.rules.recipe import Recipe
+
+NAMES = [b"a.png", b"with a\nnewline.png", b"caf\xe9.png", "ü🎈.png".encode(), b"n" * 251 + b".png", b"a/b/c.png"]
+CALLS = {"fsync", "link", "rename", "unlink", "mkdir"}
+TILE = Tile(Job("job", 1, b"a.png", Content("0" * 64, 3, 1, 1, "PNG"), Recipe()), 0, State.READY, 0.0, 0.0)
+
+
+def sha(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def content(path: bytes) -> bytes:
+    return Path(os.fsdecode(path)).read_bytes()
+
+
+@pytest.fixture
+async def disk(tmp_path: Path) -> AsyncIterator[HouseDisk]:
+    disk = HouseDisk(tmp_path / "staging")
+    await disk.prepare(set())
+    yield disk
+    disk.close()
+
+
+@pytest.fixture
+def outbox(tmp_path: Path) -> Path:
+    (tmp_path / "out").mkdir()
+    return tmp_path / "out"
+
+
+@pytest.fixture
+def result(tmp_path: Path) -> Path:
+    (tmp_path / "result").write_bytes(b"the result")
+    return tmp_path / "result"
+
+
+@contextmanager
+def calls_of_new_threads() -> Iterator[list[str]]:
+    """What threads that start inside ask of the system, in order."""
+    calls: list[str] = []
+
+    def note(frame: FrameType, event: str, what: Any) -> None:
+        if event == "c_call" and what.__module__ == "posix" and what.__name__ in CALLS:
+            calls.append(what.__name__)
+
+    threading.setprofile(note)
+    try:
+        yield calls
+    finally:
+        threading.setprofile(None)
+
+
+# Placing
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_a_result_is_placed_whole_and_alone(disk: HouseDisk, outbox: Path, result: Path, name: bytes) -> None:
+    assert await disk.place(result, outbox, name, None) == (sha(b"the result"), 10)
+    final = os.fsencode(outbox) + b"/" + name
+    assert content(final) == b"the result"
+    assert os.listdir(os.path.dirname(final)) == [os.path.basename(final)], "nothing else is left beside it"
+    assert os.stat(final).st_nlink == 1
+
+
+@pytest.mark.parametrize("ours", [None, sha(b"what we once wrote")])
+async def test_a_foreign_file_is_never_overwritten(
+    disk: HouseDisk, outbox: Path, result: Path, ours: str | None
+) -> None:
+    (outbox / "a.png").write_bytes(b"somebody's")
+    assert await disk.place(result, outbox, b"a.png", ours) is None
+    assert (outbox / "a.png").read_bytes() == b"somebody's"
+    assert os.listdir(outbox) == ["a.png"]
+
+
+@pytest.mark.parametrize("kind", ["folder", "link to the same", "dangling link", "pipe"])
+async def test_what_is_no_file_is_foreign_too(disk: HouseDisk, outbox: Path, result: Path, kind: str) -> None:
+    place = outbox / "a.png"
+    match kind:
+        case "folder":
+            place.mkdir()
+        case "pipe":
+            os.mkfifo(place)
+        case "link to the same":
+            place.symlink_to(result)
+        case _:
+            place.symlink_to("nowhere")
+    before = place.lstat()
+    assert await disk.place(result, outbox, b"a.png", sha(b"the result")) is None
+    assert place.lstat() == before
+    assert result.read_bytes() == b"the result"
+
+
+async def test_after_a_crash_the_same_bytes_are_ours(disk: HouseDisk, outbox: Path, result: Path) -> None:
+    await disk.place(result, outbox, b"a.png", None)
+    before = (outbox / "a.png").stat()
+    assert await disk.place(result, outbox, b"a.png", None) == (sha(b"the result"), 10)
+    assert (outbox / "a.png").stat().st_ino == before.st_ino
+
+
+async def test_our_own_file_is_replaced(disk: HouseDisk, outbox: Path, result: Path) -> None:
+    (outbox / "a.png").write_bytes(b"ours, older")
+    assert await disk.place(result, outbox, b"a.png", sha(b"ours, older")) == (sha(b"the result"), 10)
+    assert (outbox / "a.png").read_bytes() == b"the result"
+
+
+async def test_leftovers_of_a_crash_are_replaced(disk: HouseDisk, outbox: Path, result: Path) -> None:
+    """A crash half-way leaves a dotted file; the next try uses the same name, and none of its bytes."""
+    result.write_bytes(b"long" * 100_000)
+    with calls_of_new_threads():
+        await disk.place(result, outbox, b"a.png", None)
+    os.rename(outbox / "a.png", outbox / leftover_name(b"a.png"))
+    result.write_bytes(b"short")
+    await disk.place(result, outbox, b"a.png", None)
+    assert os.listdir(outbox) == ["a.png"]
+    assert (outbox / "a.png").read_bytes() == b"short"
+
+
+def leftover_name(name: bytes) -> str:
+    return f".esrgand-{sha(name)[:16]}.part"
+
+
+async def test_the_order_is_file_name_folder(tmp_path: Path, outbox: Path, result: Path) -> None:
+    """The bytes are synced before they have their name, and the folder after it."""
+    (outbox / "old.png").write_bytes(b"ours, older")
+    disk = HouseDisk(tmp_path / "staging", threads=1)
+    with calls_of_new_threads() as calls:
+        await disk.place(result, outbox, b"new.png", None)
+        new = calls[:]
+        calls.clear()
+        await disk.place(result, outbox, b"old.png", sha(b"ours, older"))
+        replaced = calls[:]
+        calls.clear()
+        await disk.note(outbox, b"new.png.json", b"{}")
+        noted = calls[:]
+        calls.clear()
+        await disk.place(result, outbox, b"x/y.png", None)
+        folder = calls[:]
+    disk.close()
+    # The last unlink of each is the attempt to clear up, after everything.
+    assert new == ["fsync", "link", "unlink", "fsync", "unlink"]
+    assert replaced == ["fsync", "rename", "fsync", "unlink"]
+    assert noted == replaced
+    assert folder == ["mkdir", "fsync", *new]
+
+
+KILLED = """
+import asyncio, os, sys, threading
+from pathlib import Path
+from daemon.adapters.disk import HouseDisk
+root, stop_at = Path(sys.argv[1]), int(sys.argv[2])
+seen = 0
+def crash(frame, event, what):
+    global seen
+    if event == "c_call" and what.__module__ in ("posix", "_io", "io") and "disk.py" in frame.f_code.co_filename:
+        seen += 1
+        if seen == stop_at:
+            os._exit(9)
+async def main():
+    disk = HouseDisk(root / "staging", threads=1)
+    threading.setprofile(crash)
+    await disk.place(root / "result", root / "out", b"d/a.png", None)
+    await disk.note(root / "out", b"d/a.png.json", b"{}")
+asyncio.run(main())
+os._exit(0)
+"""
+
+
+async def test_killed_anywhere_the_outbox_is_right(tmp_path: Path, outbox: Path, result: Path, disk: HouseDisk) -> None:
+    """Whatever stands under a final name is whole, the sidecar never comes first, and the next run ends it."""
+    stops = list(range(1, 40, 3))
+    ended = []
+    for start in range(0, len(stops), 4):
+        running = []
+        for stop in stops[start : start + 4]:
+            root = tmp_path / str(stop)
+            (root / "out").mkdir(parents=True)
+            (root / "result").write_bytes(b"the result")
+            running.append((root, subprocess.Popen([sys.executable, "-c", KILLED, str(root), str(stop)])))
+        for root, process in running:
+            ended.append(process.wait())
+            placed, noted = root / "out/d/a.png", root / "out/d/a.png.json"
+            assert not placed.exists() or placed.read_bytes() == b"the result"
+            assert not noted.exists() or (placed.exists() and noted.read_bytes() == b"{}")
+            assert await disk.place(root / "result", root / "out", b"d/a.png", None) == (sha(b"the result"), 10)
+            await disk.note(root / "out", b"d/a.png.json", b"{}")
+            assert sorted(os.listdir(root / "out/d")) == ["a.png", "a.png.json"]
+    assert ended[0] == 9
+    assert ended[-1] == 0, "the last one ran through: every point was tried"
+
+
+# What the house gets wrong
+
+
+@pytest.mark.parametrize("name", [b"a.png", b"a/b.png"])
+async def test_a_missing_outbox_is_a_fault_and_not_made(
+    disk: HouseDisk, tmp_path: Path, result: Path, name: bytes
+) -> None:
+    """An outbox that is gone is a mount that is gone: what is written below it would be lost to view."""
+    for write in (disk.place(result, tmp_path / "gone", name, None), disk.note(tmp_path / "gone", name, b"{}")):
+        with pytest.raises(Fault, match="is not there") as caught:
+            await write
+        assert (caught.value.blame, caught.value.gate) == (Blame.HOUSE, Gate.OUTBOX)
+    assert not (tmp_path / "gone").exists()
+
+
+async def test_a_full_disk_is_the_houses_fault(disk: HouseDisk, outbox: Path, result: Path) -> None:
+    (outbox / leftover_name(b"a.png")).symlink_to("/dev/full")
+    (outbox / leftover_name(b"a.png.json")).symlink_to("/dev/full")
+    for write in (disk.place(result, outbox, b"a.png", None), disk.note(outbox, b"a.png.json", b"{}")):
+        with pytest.raises(Fault, match="is full") as caught:
+            await write
+        assert (caught.value.blame, caught.value.gate) == (Blame.HOUSE, Gate.OUTBOX)
+    assert os.listdir(outbox) == [], "neither a result nor a sidecar nor a half of one"
+
+
+async def test_a_file_where_a_folder_should_be(disk: HouseDisk, outbox: Path, result: Path) -> None:
+    (outbox / "trip").write_bytes(b"a file")
+    with pytest.raises(Fault) as caught:
+        await disk.place(result, outbox, b"trip/a.png", None)
+    assert caught.value.gate is Gate.OUTBOX
+    assert (outbox / "trip").read_bytes() == b"a file"
+
+
+async def test_a_staging_that_is_gone_is_a_fault_of_staging(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    disk = HouseDisk(tmp_path / "file" / "staging")
+    for work in (disk.prepare(set()), disk.remove(tmp_path / "file" / "staging" / "x")):
+        with pytest.raises(Fault) as caught:
+            await work
+        assert caught.value.gate is Gate.STAGING
+    with pytest.raises(Fault) as caught:
+        async with disk.incoming(TILE):
+            pytest.fail("it cannot be opened")
+    assert caught.value.gate is Gate.STAGING
+    disk.close()
+
+
+def test_making_folders_never_makes_the_root(tmp_path: Path) -> None:
+    root = os.fsencode(tmp_path) + b"/root"
+    with pytest.raises(FileNotFoundError):
+        make_folders(root + b"/a/b", root)
+    assert not os.path.exists(root)
+    os.mkdir(root)
+    make_folders(root + b"/a/b", root)
+    assert os.path.isdir(root + b"/a/b")
+
+
+# Sidecars and reports
+
+
+@pytest.mark.parametrize(
+    ("text", "foreign"),
+    [
+        (b'{\n  "schema": "esrgand/sidecar/1",\n  "x": 1}', False),
+        (b'{"schema":"esrgand/error/1"}', False),
+        (b'{"schema": "another/1"}', True),
+        (b"", True),
+        (b"\x89PNG", True),
+    ],
+)
+async def test_foreign_is_what_does_not_say_it_is_ours(
+    disk: HouseDisk, outbox: Path, text: bytes, foreign: bool
+) -> None:
+    (outbox / "a.json").write_bytes(text)
+    assert await disk.is_foreign(outbox, b"a.json") is foreign
+
+
+async def test_what_cannot_be_ours_is_foreign(disk: HouseDisk, outbox: Path) -> None:
+    assert not await disk.is_foreign(outbox, b"nothing.json")
+    (outbox / "ours").write_bytes(b'{"schema": "esrgand/sidecar/1"}')
+    (outbox / "link.json").symlink_to("ours")
+    (outbox / "folder.json").mkdir()
+    assert await disk.is_foreign(outbox, b"link.json")
+    assert await disk.is_foreign(outbox, b"folder.json")
+
+
+async def test_discarding_what_is_gone_is_fine(disk: HouseDisk, outbox: Path) -> None:
+    await disk.note(outbox, b"d/a.json", b"{}")
+    for _ in range(2):
+        await disk.discard(outbox, b"d/a.json")
+        assert os.listdir(outbox / "d") == []
+    await disk.discard(outbox, b"nowhere/a.json")
+
+
+# Staging
+
+
+async def test_what_comes_in_is_kept_or_gone(disk: HouseDisk, tmp_path: Path) -> None:
+    async with disk.incoming(TILE) as (file, path):
+        file.write(b"result")
+        file.close()
+        assert await disk.keep(TILE, path) == (sha(b"result"), 6)
+    assert disk.staged(TILE).read_bytes() == b"result"
+    with pytest.raises(ZeroDivisionError):
+        async with disk.incoming(TILE) as (file, _):
+            file.write(b"half")
+            _ = 1 // 0
+    assert os.listdir(tmp_path / "staging") == [disk.staged(TILE).name]
+    assert disk.staged(TILE).read_bytes() == b"result", "what was kept is not touched by a later try"
+
+
+async def test_a_full_disk_while_it_comes_in(disk: HouseDisk, tmp_path: Path) -> None:
+    disk.staged(TILE).with_suffix(".part").symlink_to("/dev/full")
+    with pytest.raises(Fault, match="is full") as caught:
+        async with disk.incoming(TILE) as (file, _):
+            file.write(b"x" * 100_000)
+            file.flush()
+    assert caught.value.gate is Gate.STAGING
+    assert os.listdir(tmp_path / "staging") == []
+
+
+async def test_staged_means_the_very_bytes(disk: HouseDisk) -> None:
+    kept = Tile(TILE.job, 0, State.FETCHED, 0.0, 0.0, result_sha256=sha(b"result"), result_bytes=6)
+    assert not await disk.is_staged(kept)
+    disk.staged(kept).write_bytes(b"result")
+    assert await disk.is_staged(kept)
+    disk.staged(kept).write_bytes(b"resulT")
+    assert not await disk.is_staged(kept)
+    for _ in range(2):
+        await disk.remove(disk.staged(kept))
+        assert not await disk.is_staged(kept)
+
+
+async def test_holding_is_having_that_content(disk: HouseDisk, result: Path, outbox: Path) -> None:
+    assert await disk.holds(result, sha(b"the result"))
+    assert not await disk.holds(result, sha(b"another"))
+    for place in (outbox / "nothing", outbox, result / "below a file"):
+        assert not await disk.holds(place, sha(b"the result"))
+
+
+async def test_preparing_keeps_only_what_is_wanted(disk: HouseDisk, tmp_path: Path) -> None:
+    staging = tmp_path / "staging"
+    for name in ("wanted.0.result", "wanted.0.part", "other.0.result", "other.0.7.converted"):
+        (staging / name).write_bytes(b"")
+    await disk.prepare({"wanted"})
+    assert os.listdir(staging) == ["wanted.0.result"]
+    assert staging.stat().st_mode & 0o777 == 0o700
+
+
+# Moving
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_moving_finds_a_free_name(tmp_path: Path, name: bytes) -> None:
+    """The third file of one name goes beside the other two; all three keep their bytes and their times."""
+    target = os.fsencode(tmp_path) + b"/archive/" + name
+    name_bytes = os.path.basename(name)
+    source = os.fsencode(tmp_path) + b"/" + name_bytes
+    for text in (b"1", b"2", b"3"):
+        with open(source, "wb") as file:
+            file.write(text)
+        os.utime(source, ns=(5, 7_000_000_000))
+        move_without_overwriting(source, target)
+        assert not os.path.lexists(source)
+    folder = os.path.dirname(target)
+    found = sorted(os.listdir(folder))
+    assert len(found) == 3
+    assert name_bytes in found
+    assert sorted(content(folder + b"/" + each) for each in found) == [b"1", b"2", b"3"]
+    assert {os.stat(folder + b"/" + each).st_mtime_ns for each in found} == {7_000_000_000}
+    assert {each.rpartition(b".")[2] for each in found} == {b"png"}
+
+
+def test_a_move_that_fails_leaves_the_source(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"source")
+    (tmp_path / "archive").write_bytes(b"a file")
+    with pytest.raises(Fault) as caught:
+        move_without_overwriting(os.fsencode(tmp_path / "a.png"), os.fsencode(tmp_path / "archive" / "a.png"))
+    assert caught.value.blame is Blame.HOUSE
+    assert (tmp_path / "a.png").read_bytes() == b"source"
