@@ -134,7 +134,8 @@ class Service:
         if config.http.address is not None:
             listener = Listener(health.problems, office.status, self.token)
             stack.push_async_callback(listener.close)
-            await listener.start(*config.http.address)
+            host, port = config.http.address
+            self.log.info("listening", host=host, port=await listener.start(host, port))
         self.log.info(
             "started", version=__version__, api=api.name, folders=[str(f.config.inbox) for f in wired.folders]
         )

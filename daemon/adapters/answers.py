@@ -19,6 +19,7 @@ from daemon.rules.faults import Blame, Fault, Gate
 USD_PER_SECOND = 0.0002475
 TEXT_MAX = 300
 RETRY_AFTER_MAX = 3600.0
+ENCODINGS_MAX = 3
 
 _WELL = frozenset({"success", "succeeded", "completed"})
 _ILL = frozenset({"error", "failed"})
@@ -79,7 +80,8 @@ def reason(document: object) -> str:
 
 def one_line(text: str) -> str:
     """Printable, at most 300 characters, without the queries of URLs."""
-    plain = " ".join("".join(character if character.isprintable() else " " for character in text).split())
+    begin = text[: 10 * TEXT_MAX]  # Logs may have megabytes.
+    plain = " ".join("".join(character if character.isprintable() else " " for character in begin).split())
     plain = _SIGNATURE.sub(r"\1…", _URL_QUERY.sub(r"\1?…", plain))
     return plain if len(plain) <= TEXT_MAX else plain[: TEXT_MAX - 1] + "…"
 
@@ -115,10 +117,10 @@ def moment(value: object) -> float | None:
 
 
 def _canonical(url: str) -> tuple[str, list[str]]:
-    # Undone until nothing changes, and `+` taken for a space: two uploads never differ by encoding alone, while taking
-    # one URL for two would pay twice.
-    while (plain := unquote(url)) != url:
-        url = plain
+    # Undone more than once, and `+` taken for a space: two uploads never differ by encoding alone, while taking one URL
+    # for two would pay twice.
+    for _ in range(ENCODINGS_MAX):
+        url = unquote(url)
     address, _, query = url.replace("+", " ").partition("?")
     scheme, separator, rest = address.partition("://")
     host, slash, path = rest.partition("/")

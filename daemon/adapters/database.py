@@ -33,15 +33,13 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
             if not path.exists():
                 os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
             connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("PRAGMA foreign_keys = ON")
-        connection.execute("PRAGMA busy_timeout = 5000")
-        if not read_only:
-            _migrate(connection)
+        try:
+            version = _prepare(connection, read_only)
+        except sqlite3.Error:
+            connection.close()
+            raise
     except (sqlite3.Error, OSError) as error:
         raise broken(path, error) from error
-    version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version != SCHEMA_VERSION:
         connection.close()
         raise LedgerBroken(
@@ -49,6 +47,17 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
             remedy="Run the newer esrgand, or restore the backup that was made before the upgrade.",
         )
     return connection
+
+
+def _prepare(connection: sqlite3.Connection, read_only: bool) -> int:
+    """Our pragmas and our schema; returns the version that is there now."""
+    connection.execute("PRAGMA busy_timeout = 5000")
+    if not read_only:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        _migrate(connection)
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
 def _migrate(connection: sqlite3.Connection) -> None:

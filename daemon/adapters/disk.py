@@ -19,6 +19,7 @@ from typing import BinaryIO, TypeVar
 
 from daemon.rules.faults import Blame, Fault, Gate
 from daemon.rules.job import Tile
+from daemon.rules.names import numbered
 
 T = TypeVar("T")
 CHUNK_BYTES = 1 << 20
@@ -127,22 +128,31 @@ def make_folders(folder: bytes, root: bytes) -> None:
 
 
 def move_without_overwriting(source: bytes, target: bytes) -> None:
-    """Move a file, also to another file system; a taken name gets a number. Raises Fault."""
+    """Move a file, also to another file system; a taken name gets a number. Raises Fault.
+
+    A source that is written or replaced while it is copied is another picture now: it stays.
+    """
     folder, _, name = target.rpartition(b"/")
-    stem, dot, suffix = name.rpartition(b".")
     try:
+        before = os.lstat(source)
         os.makedirs(folder, exist_ok=True)
         count = 1
         while os.path.lexists(target):
             count += 1
-            target = folder + b"/" + (stem + b"~%d" % count + dot + suffix if dot else name + b"~%d" % count)
+            target = folder + b"/" + numbered(name, count)
         with temporary_beside(target) as (file, temporary):
             copy_synced(source, file)
             shutil.copystat(source, temporary)
+            if not _is_same(before, os.lstat(source)):
+                return
             if publish(temporary, target, replace=False):
                 os.unlink(source)
     except OSError as error:
         raise fault_from(error, folder, Gate.OUTBOX) from error
+
+
+def _is_same(one: os.stat_result, other: os.stat_result) -> bool:
+    return (one.st_ino, one.st_size, one.st_mtime_ns) == (other.st_ino, other.st_size, other.st_mtime_ns)
 
 
 class HouseDisk:

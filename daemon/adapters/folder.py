@@ -106,7 +106,10 @@ class DiskInbox:
                         if entry.is_file(follow_symlinks=False):
                             if not takes(name):
                                 continue
-                            status = entry.stat(follow_symlinks=False)
+                            try:
+                                status = entry.stat(follow_symlinks=False)
+                            except FileNotFoundError:
+                                continue  # Gone since its name was read; the others are still there.
                             path = prefix + name
                             files += 1
                             # Spelled out, not through `mark`: this line runs for every file of every scan.
@@ -114,11 +117,11 @@ class DiskInbox:
                                 found.append((path, look_from(status)))
                         elif self._recursive and entry.is_dir(follow_symlinks=False) and enters(name):
                             folders.append(prefix + name)
-            except FileNotFoundError:
-                continue  # Removed since its parent was read; the next scan tells.
             except OSError as error:
                 if not folder:
                     raise self._unavailable(f"cannot be read ({error.strerror})") from error
+                if isinstance(error, FileNotFoundError):
+                    continue  # Removed since its parent was read; the next scan tells.
                 unreadable.append(f"{shown(folder)}: {error.strerror}")
             self._visited += 1
         return Scan(found, files, unreadable)

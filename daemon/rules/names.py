@@ -157,6 +157,14 @@ def report_of(source: bytes) -> bytes:
     return (folder + b"/" if folder else b"") + name + ERROR_SUFFIX
 
 
+def numbered(name: bytes, count: int) -> bytes:
+    """Another name beside a taken one: `a~2.jpg`."""
+    stem, dot, suffix = name.rpartition(b".")
+    ending = dot + suffix if stem and len(suffix) < 32 else b""
+    stem = name.removesuffix(ending)
+    return _shortened(stem + b"~%d" % count, NAME_BYTES_MAX - len(ending)) + ending
+
+
 def asset_key(ledger: str, job: str, number_: int, uploads: int) -> str:
     """The storage key of one upload: unguessable from outside, the same again after a crash in the middle."""
     digest = hashlib.sha256(f"{ledger}/{job}/{number_}/{uploads}".encode()).hexdigest()[:32]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 WINDOW_SECONDS = 60.0
 POLL_SHARE = 0.15  # of a prediction's age: how much unnoticed waiting one question saved may cost
 POLL_SECONDS_MAX = 10.0
-OVERDUE_POLL_SECONDS_MAX = 300.0
+OVERDUE_POLL_SECONDS_MAX = 250.0  # 300 with the jitter
 
 
 class SlidingMinute:
@@ -61,11 +61,11 @@ class Place:
 def poll_pause(age: float, *, shortest: float, overdue_after: float, dice: float) -> float:
     """Seconds until the next question about a prediction that is `age` seconds old.
 
-    A share of its age, so that a prediction that runs long is asked for seldom; jittered by ±10 %, so that ten that
-    started together are not asked for together; ever more seldom once it is overdue.
+    A share of its age, so that a prediction that runs long is asked for seldom; stretched by up to 20 %, so that ten
+    that started together are not asked for together; ever more seldom once it is overdue.
     """
     if age > overdue_after:
         longest = min(OVERDUE_POLL_SECONDS_MAX, max(POLL_SECONDS_MAX, (age - overdue_after) * POLL_SHARE))
     else:
         longest = max(POLL_SECONDS_MAX, shortest)
-    return max(shortest, min(age * POLL_SHARE, longest)) * (0.9 + 0.2 * dice)
+    return max(shortest, min(age * POLL_SHARE, longest)) * (1.0 + 0.2 * dice)

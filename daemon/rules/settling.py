@@ -28,6 +28,7 @@ class Settling:
     """A file on its way to being a picture. Times are monotonic seconds.
 
     since: the first look that was the same as the last one. due: when to look again. quiet: what it waits for now.
+    usual: the quiet time of a file without signs.
     reason: why it is not ready although it was quiet, a sentence, or "".
     """
 
@@ -35,6 +36,7 @@ class Settling:
     since: float
     due: float
     quiet: float
+    usual: float
     reason: str = ""
     softened: bool = False
 
@@ -51,7 +53,7 @@ class Candidate:
 def begin(look: Look, now: float, quiet: float) -> Settling:
     """The first look at a file."""
     reason = "" if look.size else "It is empty."
-    return Settling(look=look, since=now, due=now + quiet, quiet=quiet, reason=reason)
+    return Settling(look=look, since=now, due=now + quiet, quiet=quiet, usual=quiet, reason=reason)
 
 
 def seen(settling: Settling, look: Look, now: float, quiet: float) -> Settling:
@@ -72,12 +74,12 @@ def is_quiet(settling: Settling, now: float) -> bool:
 def postponed(settling: Settling, sign: Sign, reason: str, now: float) -> Settling:
     """After a sign: wait longer before looking closer again."""
     if sign is Sign.SOFT:
-        quiet = max(settling.quiet * SOFT_SIGN_FACTOR, now - settling.since)
+        quiet = max(settling.usual * SOFT_SIGN_FACTOR, now - settling.since)
         return replace(settling, quiet=quiet, due=settling.since + quiet, reason=reason, softened=True)
     # Doubled from what has already passed, so that the closer looks grow rare; the pause itself has a limit.
     passed = max(now - settling.since, settling.quiet)
-    pause = min(passed, PAUSE_SECONDS_MAX)
-    return replace(settling, quiet=passed + pause, due=now + pause, reason=reason)
+    quiet = passed + min(passed, PAUSE_SECONDS_MAX)
+    return replace(settling, quiet=quiet, due=settling.since + quiet, reason=reason)
 
 
 def is_given_up(settling: Settling, now: float, give_up_seconds: float) -> bool:

@@ -51,6 +51,7 @@ class Bucket:
 
     async def upload(self, request: web.Request) -> web.Response:
         self.uploads += 1
+        await request.read()
         assert request.query["ifGenerationMatch"] == "0"
         if self.status != 200:
             return web.Response(status=self.status, text=self.body, content_type="application/json")

@@ -599,4 +599,5 @@ def test_one_line() -> None:
     line = one_line(f"a\x1b[31m\n\tb  \u202e c {IMAGE} " + "z" * 400)
     assert line.startswith("a [31m b c https://storage.googleapis.com/b/esrgand/ab%2Fc.png?…")
     assert len(line) == 300
+    assert one_line("https:" * 1_000_000), "in no time"
     assert one_line("X-Goog-Signature%3D00ff%26x") == "X-Goog-Signature%3D…"

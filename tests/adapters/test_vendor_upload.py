@@ -25,6 +25,7 @@ class Vendor:
         self.server = TestServer(app)
 
     async def answer(self, request: web.Request) -> web.Response:
+        await request.read()
         return self.presign
 
     async def put(self, request: web.Request) -> web.Response:

@@ -14,7 +14,7 @@ from typing import Any
 import jsonschema
 import pytest
 import pyvips
-from e2e.world import BUCKET, DAEMON, KEY, Daemon, Emulator, Server, config, encoded, outbox
+from e2e.world import BUCKET, KEY, Daemon, Emulator, Server, config, encoded, esrgand, outbox
 
 SCHEMA = json.loads((files("daemon") / "sidecar.schema.json").read_text())
 SUFFIXES = (".jpg", ".png", ".webp")
@@ -171,12 +171,3 @@ def test_kills_at_any_point_lose_nothing_and_pay_nothing_twice(tmp_path: Path, s
     assert len(check_sidecars(tmp_path / "in", tmp_path / "out")) == 24
     assert len(server.predictions()) == 24
     assert not list((tmp_path / "state" / "staging").iterdir())
-
-
-def esrgand(path: Path, *arguments: str, status: int = 0) -> str:
-    """A command beside the running daemon; what it printed."""
-    command, *rest = arguments
-    done = subprocess.run([*DAEMON, command, "--config", str(path), *rest], capture_output=True, text=True, check=False)
-    assert done.returncode == status, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    return done.stdout + done.stderr

@@ -166,19 +166,20 @@ def config(
     folder: Path, base_url: str, *, storage: str = 'kind = "vendor"', extra: str = "", inbox: str = "in"
 ) -> Path:
     """A configuration with one folder, quick for tests."""
-    for name in (inbox, "out"):
+    for name in ("in", "out"):
         (folder / name).mkdir(exist_ok=True)
     path = folder / "config.toml"
     path.write_text(
         f"""
 state_dir = "state"
 [[folder]]
-inbox = "{inbox}"
+inbox = "in"
 outbox = "out"
 quiet_seconds = 0.3
 scan_seconds = 1
 {extra}
 [api]
+key_file = "key"
 base_url = "{base_url}"
 poll_seconds_min = 0.2
 create_seconds_max = 4
@@ -193,8 +194,6 @@ level = "debug"
     key = folder / "key"
     key.write_text(KEY)
     key.chmod(0o600)
-    text = path.read_text().replace("[api]", '[api]\nkey_file = "key"', 1)
-    path.write_text(text)
     return path
 
 
@@ -208,3 +207,19 @@ def outbox(folder: Path) -> dict[bytes, bytes]:
             with open(path, "rb") as file:
                 found[os.path.relpath(path, root)] = file.read()
     return found
+
+
+def esrgand(path: Path, *arguments: str, status: int = 0, env: dict[str, str] | None = None) -> str:
+    """A command, beside a running daemon or not; what it printed."""
+    command, *rest = arguments
+    done = subprocess.run(
+        [*DAEMON, command, "--config", str(path), *rest],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **(env or {})},
+        timeout=SECONDS_MAX,
+    )
+    assert done.returncode == status, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout + done.stderr

@@ -85,7 +85,9 @@ def test_a_second_submit_needs_a_reason() -> None:
 
 
 def test_what_is_in_the_outbox_or_staging_is_never_given_up() -> None:
-    assert not {("fetched", "failed"), ("fetched", "withdrawn"), ("done", "failed"), ("done", "withdrawn")} & set(ALLOWED)
+    assert not {("fetched", "failed"), ("fetched", "withdrawn"), ("done", "failed"), ("done", "withdrawn")} & set(
+        ALLOWED
+    )
 
 
 walks = st.lists(st.tuples(st.integers(0, 6), st.booleans()), max_size=60)
