@@ -30,7 +30,7 @@ from daemon.gates import Gates
 from daemon.health import Health
 from daemon.intake import Intake
 from daemon.ports import Clock
-from daemon.rules.faults import Fault, Gate, LedgerBroken, Outlook
+from daemon.rules.faults import Blame, Fault, Gate, LedgerBroken, Outlook
 from daemon.rules.lifecycle import State
 from daemon.wiring import Api, Wired, make_state_dir, start_embedded, take_lock, wire
 
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 GRACE_SECONDS = 15.0  # of the 20 that a service manager is promised
 BEAT_SECONDS = 2.0
+ONCE_SECONDS = 30.0  # how long `once` waits for a disk or folder that a person has to mend
 PREFLIGHT_SECONDS_MAX = 10.0
 
 
@@ -224,8 +225,14 @@ class Service:
 
     async def _is_done(self, wired: Wired, dispatcher: Dispatcher, intake: Intake) -> bool:
         """For `once`: whether nothing is left to do; sets the exit status."""
-        lasting = [c.fault for c in dispatcher.gates.closed() if c.fault.outlook is Outlook.LASTING]
-        if lasting or intake.faults():
+        patience = self.clock.wall() - ONCE_SECONDS
+        stuck = [
+            gate
+            for gate in dispatcher.gates.closed()
+            if gate.fault.outlook is Outlook.LASTING
+            or (gate.fault.blame is Blame.HOUSE and gate.closed_at < patience)
+        ]
+        if stuck or intake.faults():
             self.exit = Exit.HOUSE
             return True
         if not intake.is_idle() or not await dispatcher.is_idle():

@@ -7,6 +7,7 @@ nothing is new, and nothing is gone.
 """
 
 import asyncio
+import errno
 import os
 import stat
 from collections.abc import AsyncIterator, Callable, Collection
@@ -16,19 +17,22 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from daemon.adapters import mounts
+from daemon.adapters.disk import fault_from, move_without_overwriting
 from daemon.ports import Scan
-from daemon.rules.faults import Blame, Changed, Fault, Vanished
+from daemon.rules.faults import Blame, Changed, Fault, Gate, Vanished
 from daemon.rules.job import Look
 from daemon.rules.names import Selection, shown
 
 T = TypeVar("T")
 THREADS = 3
 HANG_SECONDS = 120.0
+# The ledger's integers have a sign; inodes of network file systems may use all 64 bits, and dates may lie past 2262.
+LARGEST = 2**63 - 1
 
 
 def look_from(status: os.stat_result) -> Look:
     """The part of a stat that tells whether a file changed."""
-    return Look(status.st_size, status.st_mtime_ns, status.st_ino)
+    return Look(status.st_size, min(status.st_mtime_ns, LARGEST), status.st_ino & LARGEST)
 
 
 class DiskInbox:
@@ -113,7 +117,7 @@ class DiskInbox:
                             path = prefix + name
                             files += 1
                             # Spelled out, not through `mark`: this line runs for every file of every scan.
-                            if hash((path, status.st_size, status.st_mtime_ns, status.st_ino)) not in known:
+                            if hash((path, status.st_size, status.st_mtime_ns, status.st_ino & LARGEST)) not in known:
                                 found.append((path, look_from(status)))
                         elif self._recursive and entry.is_dir(follow_symlinks=False) and enters(name):
                             folders.append(prefix + name)
@@ -201,8 +205,9 @@ class DiskInbox:
         await self._run(self._archive, path, look, os.fsencode(to))
 
     def _archive(self, path: bytes, look: Look, to: bytes) -> None:
-        from daemon.adapters.disk import move_without_overwriting
-
+        if not os.path.isdir(to):
+            missing = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+            raise fault_from(missing, to, Gate.OUTBOX)  # Never made anew: it may be a mount that is away.
         if self._look(path) == look:
             move_without_overwriting(self._full(path), to + b"/" + path)
 

@@ -63,11 +63,15 @@ class InboxWatcher(FileSystemEventHandler):
         self._loop = asyncio.get_running_loop()
         self._wake = wake
         self._watched = self._identity()
-        observer = Observer()
+        observer: BaseObserver | None = None
         try:
+            observer = Observer()
             observer.schedule(self, os.fsdecode(self._root), recursive=self._recursive, event_filter=EVENTS)
             observer.start()
         except OSError as error:
+            if observer is not None:
+                # It has a thread and descriptors of its own already; in months of trying again they would pile up.
+                observer.stop()
             raise Fault(
                 f"{os.fsdecode(self._root)} cannot be watched ({error.strerror}); it is scanned instead.",
                 blame=Blame.HOUSE,

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from daemon.adapters.folder import DiskInbox
+from daemon.adapters.folder import DiskInbox, look_from
 from daemon.ports import mark
-from daemon.rules.faults import Blame, Changed, Fault, Vanished
+from daemon.rules.faults import Blame, Changed, Fault, Gate, Vanished
 from daemon.rules.job import Look
 from daemon.rules.names import Selection
 
@@ -164,6 +164,17 @@ async def test_looks_are_the_same_from_everywhere(inbox: DiskInbox, root: Path) 
     assert look == Look(7, 1_700_000_000_123_456_789, os.stat(root / "a.png").st_ino)
     assert (await inbox.scan(())).found == [(path, look)]
     assert await scanned(inbox, {mark(path, look)}) == set()
+
+
+async def test_a_look_fits_into_the_ledger(inbox: DiskInbox, root: Path) -> None:
+    """Dates from the far future come from cameras and broken clocks, inodes of 64 bits from network file systems."""
+    path = drop(root, "a.png")
+    os.utime(root / "a.png", ns=(0, 10**19))
+    assert (await looked(inbox, path)).mtime_ns < 2**63
+    facts = {"st_mtime_ns": 5}
+    one, other = (look_from(os.stat_result((0, inode, 0, 0, 0, 0, 7, 0, 0, 0), facts)) for inode in (2**64 - 1, 2**63))
+    assert one == Look(7, 5, 2**63 - 1)
+    assert one != other
 
 
 async def test_a_file_that_goes_while_its_folder_is_read_takes_no_other_along(inbox: DiskInbox, root: Path) -> None:
@@ -340,14 +351,26 @@ async def test_only_the_very_file_is_taken_away(inbox: DiskInbox, root: Path, tm
     """A picture that came under the same name meanwhile stays."""
     path = drop(root, "trip/a.png")
     look = await looked(inbox, path)
+    (tmp_path / "archive").mkdir()
     append(root / "trip" / "a.png")
     await inbox.delete(path, look)
     await inbox.archive(path, look, tmp_path / "archive")
     assert (root / "trip" / "a.png").exists()
+    assert os.listdir(tmp_path / "archive") == []
+
+
+async def test_a_missing_archive_is_a_fault_and_not_made(inbox: DiskInbox, root: Path, tmp_path: Path) -> None:
+    """It may be a mount that is away; what is put below it would be lost to view."""
+    path = drop(root, "a.png")
+    with pytest.raises(Fault, match="is not there") as caught:
+        await inbox.archive(path, await looked(inbox, path), tmp_path / "archive")
+    assert (caught.value.blame, caught.value.gate) == (Blame.HOUSE, Gate.OUTBOX)
     assert not (tmp_path / "archive").exists()
+    assert (root / "a.png").exists()
 
 
 async def test_archiving_keeps_the_tree_and_what_is_there(inbox: DiskInbox, root: Path, tmp_path: Path) -> None:
+    (tmp_path / "archive").mkdir()
     for data in (b"one", b"two"):
         path = drop(root, "trip/a.png", data)
         look = await looked(inbox, path)

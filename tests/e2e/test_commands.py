@@ -122,6 +122,7 @@ def test_once_ends_with_3_where_a_picture_did_not_make_it(tmp_path: Path, server
     path = config(tmp_path, server.base_url, extra="give_up_seconds = 0.1\nafter_failure = 'move'\nfailed = 'bad'")
     (tmp_path / "in" / "a.png").write_bytes(encoded(1, ".png"))
     (tmp_path / "in" / "sub").mkdir()
+    (tmp_path / "bad").mkdir()
     (tmp_path / "in" / "sub" / "b.png").write_text("no picture")
     once = Daemon(path, "once")
     assert once.wait() == 3
@@ -148,6 +149,7 @@ def test_an_unfinished_file_is_left_for_later_by_once(tmp_path: Path, server: Se
 def test_the_source_goes_where_the_folder_says(tmp_path: Path, server: Server, after: str) -> None:
     path = config(tmp_path, server.base_url, extra=f"after = '{after}'\narchive = 'kept'\nscale = 2.5\nformat = 'webp'")
     (tmp_path / "in" / "trip").mkdir()
+    (tmp_path / "kept").mkdir()
     data = encoded(1, ".jpg")
     (tmp_path / "in" / "trip" / "a.jpg").write_bytes(data)
     assert Daemon(path, "once").wait() == 0

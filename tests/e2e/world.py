@@ -71,17 +71,15 @@ class Process:
     def wait(self, seconds: float = SECONDS_MAX) -> int:
         status = self.process.wait(seconds)
         self._reader.join(seconds)
+        for pipe in (self.process.stdin, self.process.stdout):
+            assert pipe is not None
+            pipe.close()
         return status
 
     def end(self, number: int = signal.SIGTERM) -> int:
         if self.process.poll() is None:
             self.process.send_signal(number)
-        status = self.wait()
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.close()
-        self.process.stdout.close()
-        return status
+        return self.wait()
 
 
 class Daemon(Process):

@@ -17,16 +17,24 @@ SECRET = "X-Goog-Signature=5ecre7"
 quick = settings(max_examples=100, deadline=None, derandomize=True, database=None)
 
 
-def a_job(path: bytes = b"trip/a.jpg", recipe: Recipe = Recipe()) -> Job:
+def a_job(path: bytes = b"trip/a.jpg") -> Job:
+    recipe = Recipe()
     return Job(recipe.job_id(SHA), 1, path, Content(SHA, 1000, 30, 20, "JPEG"), recipe)
 
 
 def a_tile(state: State = State.ADMITTED, **columns: Any) -> Tile:
-    return Tile(**({"job": a_job(), "number": 0, "state": state, "due_at": NOW, "since": NOW} | columns))
+    known: dict[str, Any] = {"job": a_job(), "number": 0, "state": state, "due_at": NOW, "since": NOW}
+    return Tile(**(known | columns))
 
 
 def a_picture(path: bytes = b"trip/a.jpg", **columns: Any) -> Picture:
-    known = {"id": 1, "folder": 1, "path": path, "look": Look(1000, 1_700_000_000_123_456_789, 7), "job": a_job().id}
+    known: dict[str, Any] = {
+        "id": 1,
+        "folder": 1,
+        "path": path,
+        "look": Look(1000, 1_700_000_000_123_456_789, 7),
+        "job": a_job().id,
+    }
     rest = {"phase": Phase.DUE, "detected_at": NOW, "outbox": None, "result_path": None, "result_sha256": None}
     return Picture(**(known | rest | columns))
 

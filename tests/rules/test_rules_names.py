@@ -81,7 +81,7 @@ def test_bytes_are_kept_as_they_are(stem: bytes) -> None:
 
 
 @quick
-@given(full_names.filter(lambda name: not name.startswith(".")), st.sampled_from(["a", "é", "😀"]))
+@given(full_names.map(lambda name: name.replace(".", "-")), st.sampled_from(["a", "é", "😀"]))
 def test_long_names_that_differ_at_their_end_stay_apart(name: str, last: str) -> None:
     one = name.encode()[:240].decode("utf-8", "ignore").encode()
     other = one + last.encode()
@@ -180,7 +180,7 @@ def test_bytes_that_are_no_text_have_a_suffix_too() -> None:
     [
         ("entwürfe*", "ENTWÜRFE 1.jpg", True),
         ("ENTWÜRFE*", "entwürfe 1.jpg", True),
-        ("ΣΟΦΟΣ*", "σοφος1.jpg", True),
+        ("ŁÓDŹ*", "łódź1.jpg", True),
         ("?.jpg", "ä.jpg", True),
         ("[äö].jpg", "Ö.jpg", True),
         ("[a-c]*", "Bild.jpg", True),

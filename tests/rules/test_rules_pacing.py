@@ -1,13 +1,14 @@
 """When to submit and when to ask. Times are eighths of a second, so that sums are exact."""
 
 import heapq
+from contextlib import AbstractContextManager
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rules_kit import quick
 
-from daemon.rules.pacing import SlidingMinute, poll_pause
+from daemon.rules.pacing import Place, SlidingMinute, poll_pause
 
 latencies = st.integers(0, 8 * 90).map(lambda eighths: eighths / 8)
 pauses = st.one_of(st.just(0.0), st.integers(0, 8 * 100).map(lambda eighths: eighths / 8))
@@ -16,8 +17,10 @@ plans = st.lists(st.tuples(pauses, latencies, st.sampled_from([True, True, True,
 
 
 def run(minute: SlidingMinute, plan: list[tuple[float, float, bool]]) -> list[tuple[float, float]]:
-    """Submit as the shell does, each as soon as it may; returns when those that left did so, and when they were over."""
-    now, flying, sent = 0.0, [], []
+    """Submit as the shell does, each as soon as it may; returns when each that left did so, and when it was over."""
+    now = 0.0
+    flying: list[tuple[float, int, AbstractContextManager[Place], Place, bool]] = []
+    sent: list[tuple[float, float]] = []
     for count, (idle, latency, leaves) in enumerate(plan):
         now += idle
         while True:

@@ -1,4 +1,4 @@
-"""When a file is complete: properties over any series of looks. Times are eighths of a second, so that sums are exact."""
+"""When a file is complete: properties of any series of looks. Times are eighths of a second: sums are exact."""
 
 import pytest
 from hypothesis import given

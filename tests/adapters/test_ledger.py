@@ -1,0 +1,467 @@
+"""The ledger: what it decides, what stands or falls together, and that a restart reads what was recorded."""
+
+import dataclasses
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes.clock import FakeClock
+from fakes.facts import BILL, TWICE, bring, settled, sha
+
+from daemon.adapters.ledger import SqliteLedger
+from daemon.adapters.ledger_desk import release, retry
+from daemon.ports_ledger import Ledger
+from daemon.rules.admission import Decision
+from daemon.rules.faults import LedgerBroken, NotAPicture
+from daemon.rules.job import Bill, Look, Phase, Picture, Settled, Tile
+from daemon.rules.lifecycle import (
+    NEVER,
+    Absent,
+    Event,
+    Expired,
+    Failed,
+    Held,
+    Missing,
+    Refused,
+    Retried,
+    State,
+    Uploaded,
+    Wanted,
+    Withdrawn,
+    Written,
+)
+from daemon.rules.recipe import Recipe
+from daemon.rules.sidecar import ResultFacts
+
+GIVEN_UP = Failed("It is broken.", "Mend it.", "picture")
+HELD = Held("Too many.", "Release.", NEVER)
+LARGEST = 2**63 - 1  # what a look may hold; see the folder
+
+
+@pytest.fixture
+async def ledger(tmp_path: Path, clock: FakeClock) -> AsyncIterator[SqliteLedger]:
+    ledger = SqliteLedger(tmp_path / "ledger.db", clock)
+    await ledger.open()
+    assert await ledger.folder(b"/in/1", "oldest") == 1
+    yield ledger
+    await ledger.close()
+
+
+async def admit(
+    ledger: Ledger, file: Settled | None = None, *, stays: bool = True, held: Held | None = None, at: float = 2_000.0
+) -> tuple[Decision, Tile]:
+    file = file or settled()
+    decision = await ledger.admit(file, "oldest", stays, held, at)
+    return decision, await ledger.tile((file.recipe.job_id(file.content.sha256), 0))
+
+
+async def move(ledger: SqliteLedger, tile: Tile, to: State, now: float = 2_000.0) -> Tile:
+    async def record(tile: Tile, event: Event, *, bill: Bill | None = None) -> Tile:
+        return await ledger.record(tile, event, now, bill=bill)
+
+    return await bring(record, tile, to, now=now)
+
+
+async def phases(ledger: SqliteLedger) -> dict[bytes, Phase]:
+    return await ledger.read(
+        lambda db: {path: Phase(phase) for path, phase in db.execute("SELECT path, phase FROM picture")}
+    )
+
+
+async def dump(ledger: SqliteLedger) -> dict[str, list[Any]]:
+    """Everything that is recorded."""
+    tables = ("meta", "folder", "job", "tile", "picture", "bill", "asset", "history")
+    return await ledger.read(lambda db: {table: db.execute(f"SELECT * FROM {table}").fetchall() for table in tables})
+
+
+async def deliver(ledger: SqliteLedger, path: bytes = b"a_x2.png") -> tuple[Picture, bool]:
+    """Deliver the picture whose turn it is."""
+    [(picture, tile)] = await ledger.deliveries.due(1, [])
+    assert await ledger.deliveries.claim(picture, b"/out", path)
+    result = ResultFacts(path, sha(b"result"), 6, 6, 4, "PNG")
+    return picture, await ledger.deliveries.delivered(picture, tile, result, 2_000.0, reused=False)
+
+
+# Admission
+
+
+async def test_a_new_content_is_a_new_job(ledger: SqliteLedger) -> None:
+    decision, tile = await admit(ledger)
+    assert decision is Decision.NEW
+    assert (tile.state, tile.due_at, tile.submits) == (State.ADMITTED, 2_000.0, 0)
+    assert (tile.job.path, tile.job.content, tile.job.recipe) == (b"a.png", settled().content, TWICE)
+    assert await phases(ledger) == {b"a.png": Phase.WAITING}
+
+
+@pytest.mark.parametrize("state", [state for state in State if state not in (State.FAILED, State.DONE, State.HELD)])
+async def test_the_same_content_joins_the_job_wherever_it_is(ledger: SqliteLedger, state: State) -> None:
+    _, tile = await admit(ledger)
+    before = await move(ledger, tile, state)
+    decision, after = await admit(ledger, settled(b"copy.png"))
+    assert (decision, after) == (Decision.JOIN, before)
+    assert set((await phases(ledger)).values()) == {Phase.DUE if state is State.FETCHED else Phase.WAITING}
+
+
+async def test_a_copy_of_a_job_that_is_done_is_due_at_once(ledger: SqliteLedger) -> None:
+    await move(ledger, (await admit(ledger))[1], State.FETCHED)
+    assert await deliver(ledger)
+    decision, tile = await admit(ledger, settled(b"copy.png"))
+    assert (decision, tile.state) == (Decision.JOIN, State.DONE)
+    assert await phases(ledger) == {b"a.png": Phase.DELIVERED, b"copy.png": Phase.DUE}
+    assert [picture.path for picture, _ in await ledger.deliveries.due(9, [])] == [b"copy.png"]
+
+
+async def test_another_recipe_is_another_job(ledger: SqliteLedger) -> None:
+    _, one = await admit(ledger)
+    decision, other = await admit(ledger, settled(b"copy.png", recipe=Recipe(scale=4.0)))
+    assert decision is Decision.NEW
+    assert one.job.id != other.job.id
+
+
+@pytest.mark.parametrize(("stays", "decision"), [(True, Decision.SAME), (False, Decision.JOIN)])
+async def test_a_delivered_picture_that_was_touched(ledger: SqliteLedger, stays: bool, decision: Decision) -> None:
+    """Where pictures stay, a new date alone is no new drop; where they leave, it was dropped in again."""
+    await move(ledger, (await admit(ledger))[1], State.FETCHED)
+    await deliver(ledger)
+    touched = settled(look=Look(9, 5, 7))
+    assert (await admit(ledger, touched, stays=stays))[0] is decision
+    assert await ledger.known(1) == [(b"a.png", Look(9, 5, 7))]
+    assert await phases(ledger) == {b"a.png": Phase.DELIVERED if stays else Phase.DUE}
+
+
+async def test_a_changed_picture_is_a_new_job_that_keeps_its_results_name(ledger: SqliteLedger) -> None:
+    await move(ledger, (await admit(ledger))[1], State.FETCHED)
+    await deliver(ledger)
+    decision, tile = await admit(ledger, settled(data=b"another picture"))
+    assert decision is Decision.NEW
+    [picture] = await ledger.deliveries.sources(tile.job.id)
+    assert (picture.result_path, picture.result_sha256) == (b"a_x2.png", sha(b"result"))
+
+
+async def test_a_failed_content_dropped_in_again_is_another_try(ledger: SqliteLedger) -> None:
+    """For every picture that has it; runs that were paid stay counted."""
+    _, tile = await admit(ledger)
+    await admit(ledger, settled(b"copy.png"))
+    tile = await move(ledger, tile, State.SUBMITTED)
+    await ledger.record(tile, GIVEN_UP, 2_000.0, bill=BILL)
+    for picture, failed in await ledger.deliveries.due(9, []):
+        await ledger.deliveries.reported(picture, failed, 2_000.0)
+    assert set((await phases(ledger)).values()) == {Phase.FAILED}
+    decision, tile = await admit(ledger, settled(look=Look(9, 5, 8)))
+    assert (decision, tile.state, tile.reason, tile.submits) == (Decision.RETRY, State.ADMITTED, "", 1)
+    assert set((await phases(ledger)).values()) == {Phase.WAITING}
+
+
+async def test_what_cannot_be_sent_fails_at_once_with_its_reason(ledger: SqliteLedger) -> None:
+    """It stays known, so that it is not read again and again; a second try is another failure."""
+    broken = settled(failure=NotAPicture("It does not decode.", remedy="Save it again."))
+    decision, tile = await admit(ledger, broken)
+    assert (decision, tile.state) == (Decision.NEW, State.FAILED)
+    assert (tile.reason, tile.remedy, tile.blame) == ("It does not decode.", "Save it again.", "picture")
+    assert await phases(ledger) == {b"a.png": Phase.DUE}
+    assert [path for path, _ in await ledger.known(1)] == [b"a.png"]
+    decision, tile = await admit(ledger, dataclasses.replace(broken, look=Look(9, 5, 8)))
+    assert (decision, tile.state) == (Decision.RETRY, State.FAILED)
+    assert await phases(ledger) == {b"a.png": Phase.DUE}
+
+
+async def test_a_drop_that_is_held_waits_for_its_release(ledger: SqliteLedger) -> None:
+    _, tile = await admit(ledger, held=HELD)
+    assert (tile.state, tile.reason, tile.due_at) == (State.HELD, "Too many.", NEVER)
+    assert await ledger.due([State.HELD], [1], NEVER - 1, 9, []) == []
+    assert await ledger.write(lambda db: release(db, [tile.job.id], 2_000.0, 2)) == [tile.job.id]
+    tile = await ledger.tile(tile.key)
+    assert (tile.state, tile.released, tile.reason) == (State.ADMITTED, True, "")
+
+
+async def test_a_file_with_the_largest_numbers(ledger: SqliteLedger) -> None:
+    look = Look(2**40, LARGEST, LARGEST)
+    await admit(ledger, settled(look=look))
+    assert await ledger.known(1) == [(b"a.png", look)]
+
+
+# Recording
+
+
+async def test_everything_is_recorded_or_nothing(ledger: SqliteLedger) -> None:
+    """A transition whose last part fails leaves no trace of the others."""
+    tile = await move(ledger, (await admit(ledger))[1], State.SUBMITTED)
+    before = await dump(ledger)
+    await ledger.write(lambda db: db.execute("ALTER TABLE history RENAME TO away"))
+    with pytest.raises(LedgerBroken):
+        await ledger.record(tile, GIVEN_UP, 2_000.0, bill=BILL)
+    await ledger.write(lambda db: db.execute("ALTER TABLE away RENAME TO history"))
+    assert await dump(ledger) == before
+
+
+async def test_a_transition_brings_all_that_hangs_on_it(ledger: SqliteLedger) -> None:
+    _, tile = await admit(ledger)
+    await ledger.record(tile, Uploaded("ref", "https://x.test/?sig=secret", 9.0), 2_001.0)
+    after = await dump(ledger)
+    assert after["asset"] == [("ref", tile.job.id, 0, 2_001.0)]
+    assert [(row[1], row[4]) for row in after["history"]] == [(2_000.0, "admitted"), (2_001.0, "uploaded")]
+    assert "secret" not in str(after["history"])
+    tile = await move(ledger, await ledger.tile(tile.key), State.FETCHED)
+    after = await dump(ledger)
+    assert after["bill"] == [(tile.prediction, tile.job.id, 0, 2_000.0, *dataclasses.astuple(BILL))]
+    assert await phases(ledger) == {b"a.png": Phase.DUE}
+    assert await ledger.tile(tile.key) == tile
+
+
+async def test_a_bill_is_counted_once_for_one_prediction(ledger: SqliteLedger) -> None:
+    tile = await move(ledger, (await admit(ledger))[1], State.FETCHED)
+    tile = await ledger.record(tile, Missing(), 2_000.0)
+    tile = await ledger.record(tile, Expired(), 2_000.0)
+    await move(ledger, tile, State.FETCHED)
+    assert await ledger.books.bill(tile.job.id) == BILL
+    assert await ledger.books.spent(0.0) == BILL.cost_usd
+    assert await ledger.books.spent(2_000.5) == 0.0
+    assert await ledger.books.typical_usd() == BILL.cost_usd
+
+
+async def test_a_stale_tile_is_a_defect_and_changes_nothing(ledger: SqliteLedger) -> None:
+    """Two who work on one tile: the second must not undo what the first recorded."""
+    _, stale = await admit(ledger)
+    await move(ledger, stale, State.SUBMITTED)
+    before = await dump(ledger)
+    with pytest.raises(AssertionError, match="no longer admitted"):
+        await ledger.record(stale, Uploaded("other", "https://x.test/", None), 2_002.0)
+    with pytest.raises(AssertionError, match="no longer admitted"):
+        await ledger.postpone(stale, 3_000.0, 1)
+    assert await dump(ledger) == before
+
+
+async def test_an_illegal_transition_changes_nothing(ledger: SqliteLedger) -> None:
+    _, tile = await admit(ledger)
+    before = await dump(ledger)
+    with pytest.raises(AssertionError, match="cannot happen"):
+        await ledger.record(tile, Written(), 2_001.0)
+    assert await dump(ledger) == before
+
+
+async def test_a_wait_and_a_postponement_move_the_due_time(ledger: SqliteLedger) -> None:
+    tile = await move(ledger, (await admit(ledger))[1], State.SUBMITTING)
+    tile = await ledger.record(tile, Absent(), 2_000.0, wait=5.0)
+    assert await ledger.due([State.ADMITTED], [1], 2_004.9, 9, []) == []
+    assert await ledger.due([State.ADMITTED], [1], 2_005.0, 9, []) == [tile]
+    tile = await ledger.postpone(tile, 2_050.0, 3)
+    assert tile.attempts == 3
+    assert await ledger.due([State.ADMITTED], [1], 2_049.0, 9, []) == []
+    assert await ledger.next_due([State.ADMITTED, State.READY], 2_005.0) == 2_050.0
+    assert await ledger.next_due([State.READY], 2_005.0) is None
+
+
+async def test_a_withdrawn_picture_is_gone_and_is_new_when_it_comes_back(ledger: SqliteLedger) -> None:
+    _, tile = await admit(ledger)
+    await ledger.record(tile, Withdrawn("It left."), 2_000.0)
+    assert await phases(ledger) == {b"a.png": Phase.GONE}
+    assert await ledger.known(1) == []
+    assert await ledger.deliveries.due(9, []) == []
+    assert (await admit(ledger))[0] is Decision.RETRY
+    assert await phases(ledger) == {b"a.png": Phase.WAITING}
+
+
+async def test_a_persons_retry_gives_a_full_allowance(ledger: SqliteLedger) -> None:
+    tile = await move(ledger, (await admit(ledger))[1], State.SUBMITTED)
+    tile = await ledger.record(tile, GIVEN_UP, 2_000.0)
+    [picture] = await ledger.write(lambda db: retry(db, [tile.job.id], 2_000.0))
+    assert picture.path == b"a.png"
+    assert await ledger.known(1) == []
+    decision, tile = await admit(ledger)
+    assert (decision, tile.submits, tile.submits_granted) == (Decision.RETRY, 1, 1)
+
+
+# Whose turn it is
+
+
+@pytest.mark.parametrize(
+    ("order", "expected"),
+    [
+        ("oldest", [b"b.png", b"C.png", b"a.png", b"d.png"]),
+        ("newest", [b"d.png", b"a.png", b"C.png", b"b.png"]),
+        ("smallest", [b"C.png", b"d.png", b"a.png", b"b.png"]),
+        ("name", [b"a.png", b"b.png", b"C.png", b"d.png"]),
+    ],
+)
+async def test_a_folders_order(ledger: SqliteLedger, order: str, expected: list[bytes]) -> None:
+    """Also when the order is changed after they were admitted."""
+    looks = {b"a.png": Look(3, 30, 1), b"b.png": Look(4, 10, 2), b"C.png": Look(1, 20, 3), b"d.png": Look(2, 40, 4)}
+    for path, look in looks.items():
+        await ledger.admit(settled(path, path, look=look), order, True, None, 2_000.0)
+
+    async def turns() -> list[bytes]:
+        return [tile.job.path for tile in await ledger.due([State.ADMITTED], [1], 2_000.0, 9, [])]
+
+    assert await turns() == expected
+    await ledger.folder(b"/in/1", "newest" if order != "newest" else "smallest")
+    assert await turns() != expected
+    await ledger.folder(b"/in/1", order)
+    assert await turns() == expected
+
+
+async def test_folders_take_turns(ledger: SqliteLedger) -> None:
+    """A folder with thousands waiting does not keep another's one picture from its place."""
+    assert await ledger.folder(b"/in/2", "oldest") == 2
+    for number in range(9):
+        await admit(ledger, settled(b"%d.png" % number, b"%d" % number, look=Look(1, number, number)))
+    await admit(ledger, settled(b"x.png", b"x", folder=2))
+    turns = [tile.job.path for tile in await ledger.due([State.ADMITTED], [1, 2], 2_000.0, 4, [])]
+    assert turns == [b"0.png", b"x.png", b"1.png", b"2.png"]
+    assert [t.job.path for t in await ledger.due([State.ADMITTED], [2], 2_000.0, 4, [])] == [b"x.png"]
+
+
+async def test_those_in_hand_do_not_hide_those_behind_them(ledger: SqliteLedger) -> None:
+    for number in range(5):
+        await admit(ledger, settled(b"%d.png" % number, b"%d" % number, look=Look(1, number, number)))
+    hand = {tile.key for tile in await ledger.due([State.ADMITTED], [1], 2_000.0, 3, [])}
+    left = await ledger.due([State.ADMITTED], [1], 2_000.0, 3, hand)
+    assert [tile.job.path for tile in left] == [b"3.png", b"4.png"]
+
+
+async def test_states_come_in_the_order_they_are_asked_in(ledger: SqliteLedger) -> None:
+    await admit(ledger, settled(b"a.png", b"a", look=Look(1, 1, 1)))
+    _, other = await admit(ledger, settled(b"b.png", b"b", look=Look(1, 2, 2)))
+    await move(ledger, other, State.SUBMITTED)
+    due = await ledger.due([State.SUBMITTED, State.ADMITTED], [1], 2_000.0, 9, [])
+    assert [tile.state for tile in due] == [State.SUBMITTED, State.ADMITTED]
+    assert await ledger.counts() == {State.SUBMITTED: 1, State.ADMITTED: 1}
+    assert await ledger.count(State.SUBMITTED, State.ADMITTED, State.READY) == 2
+    assert await ledger.jobs_in(State.SUBMITTED) == {other.job.id}
+
+
+# Deliveries
+
+
+async def test_a_results_name_has_one_owner(ledger: SqliteLedger) -> None:
+    await move(ledger, (await admit(ledger))[1], State.FETCHED)
+    await move(ledger, (await admit(ledger, settled(b"b.png", b"b")))[1], State.FETCHED)
+    claim = ledger.deliveries.claim
+    (one, _), (other, _) = await ledger.deliveries.due(9, [])
+    assert await claim(one, b"/out", b"x.png")
+    assert not await claim(other, b"/out", b"x.png")
+    assert await claim(other, b"/out2", b"x.png")
+    (one, _), _ = await ledger.deliveries.due(9, [])
+    assert (one.outbox, one.result_path, one.result_sha256) == (b"/out", b"x.png", None)
+    assert await claim(one, b"/out", b"x.png"), "its own name, after a restart"
+    assert await claim(one, b"/out", b"y.png")
+    assert await claim(other, b"/out", b"x.png"), "a name that was given up is free"
+
+
+async def test_a_job_is_done_with_its_last_picture(ledger: SqliteLedger) -> None:
+    _, tile = await admit(ledger)
+    await admit(ledger, settled(b"copy.png"))
+    tile = await move(ledger, tile, State.FETCHED)
+    assert not await ledger.deliveries.finish(tile.job.id, 2_000.0)
+    [(first, _)] = await ledger.deliveries.due(1, [])
+    assert [p.path for p, _ in await ledger.deliveries.due(9, [first.id])] == [b"copy.png"]
+    assert (await deliver(ledger, b"a_x2.png"))[1] is False
+    assert (await ledger.tile(tile.key)).state is State.FETCHED
+    assert (await deliver(ledger, b"copy_x2.png"))[1] is True
+    assert (await ledger.tile(tile.key)).state is State.DONE
+    copies = await ledger.deliveries.copies(tile.job.id)
+    assert [(copy.path, copy.result_path) for copy in copies] == [
+        (b"a.png", b"a_x2.png"),
+        (b"copy.png", b"copy_x2.png"),
+    ]
+    assert await ledger.deliveries.first(tile.job.id) == copies[0].id
+
+
+async def test_a_job_that_nobody_waits_for_is_finished(ledger: SqliteLedger) -> None:
+    """Its picture was replaced by another while it was fetched."""
+    tile = await move(ledger, (await admit(ledger))[1], State.READY)
+    await admit(ledger, settled(data=b"another"))
+    assert not await ledger.deliveries.finish(tile.job.id, 2_000.0)
+    tile = await move(ledger, tile, State.FETCHED)
+    assert await ledger.deliveries.finish(tile.job.id, 2_000.0)
+    assert (await ledger.tile(tile.key)).state is State.DONE
+
+
+async def test_a_result_that_is_wanted_again_makes_its_pictures_wait(ledger: SqliteLedger) -> None:
+    tile = await move(ledger, (await admit(ledger))[1], State.FETCHED)
+    await deliver(ledger)
+    _, tile = await admit(ledger, settled(b"copy.png"))
+    await ledger.record(tile, Wanted(), 2_000.0)
+    assert await phases(ledger) == {b"a.png": Phase.DELIVERED, b"copy.png": Phase.WAITING}
+    times = await ledger.deliveries.times(tile.job.id)
+    assert times.keys() >= {"admitted", "uploaded", "submitting", "submitted", "ready", "fetched", "done", "wanted"}
+
+
+# Books
+
+
+@pytest.mark.parametrize(
+    ("state", "wanted"),
+    [
+        (State.UPLOADED, True),
+        (State.SUBMITTING, True),
+        (State.SUBMITTED, True),
+        (State.READY, False),
+        (State.FETCHED, False),
+    ],
+)
+async def test_an_asset_is_wanted_while_the_service_may_read_it(
+    ledger: SqliteLedger, state: State, wanted: bool
+) -> None:
+    tile = await move(ledger, (await admit(ledger))[1], state)
+    assert await ledger.books.unwanted_assets(9) == ([] if wanted else [tile.asset_ref])
+    await ledger.books.forget_asset(str(tile.asset_ref))
+    assert await ledger.books.unwanted_assets(9) == []
+
+
+@pytest.mark.parametrize("end", [GIVEN_UP, Withdrawn("It left."), HELD, None], ids=str)
+async def test_an_asset_without_a_future_is_unwanted(ledger: SqliteLedger, end: Event | None) -> None:
+    tile = await move(ledger, (await admit(ledger))[1], State.UPLOADED)
+    old = tile.asset_ref
+    if end is None:
+        tile = await move(ledger, tile, State.SUBMITTING)
+        tile = await ledger.record(tile, Absent(), 2_000.0)
+        await ledger.record(tile, Uploaded("newer", "https://x.test/", None), 2_000.0)
+    else:
+        await ledger.record(tile, end, 2_000.0)
+    assert await ledger.books.unwanted_assets(9) == [old]
+
+
+async def test_submits_are_remembered_with_their_answers(ledger: SqliteLedger) -> None:
+    tile = await move(ledger, (await admit(ledger))[1], State.SUBMITTING, now=2_000.0)
+    assert await ledger.books.submits(1_999.0) == [(2_000.0, None)], "nobody knows when the service got it"
+    tile = await ledger.record(tile, Refused(), 2_003.0)
+    tile = await move(ledger, tile, State.SUBMITTING, now=2_010.0)
+    await move(ledger, tile, State.SUBMITTED, now=2_012.0)
+    assert await ledger.books.submits(1_999.0) == [(2_000.0, 2_003.0), (2_010.0, 2_012.0)]
+    assert await ledger.books.submits(2_005.0) == [(2_010.0, 2_012.0)]
+
+
+# A restart
+
+
+async def test_a_restart_reads_what_was_recorded(ledger: SqliteLedger, tmp_path: Path) -> None:
+    await admit(ledger, settled(b"caf\xe9\n.png"))
+    await move(ledger, (await admit(ledger, settled(b"b.png", b"b")))[1], State.FETCHED)
+    await ledger.record((await admit(ledger, settled(b"c.png", b"c")))[1], GIVEN_UP, 2_000.0)
+    before, identity = await dump(ledger), ledger.identity
+    await ledger.close()
+    again = SqliteLedger(tmp_path / "ledger.db", FakeClock())
+    again._clock.token(16)  # The dice of another start.
+    await again.open()
+    assert again.identity == identity != ""
+    assert await again.folder(b"/in/1", "oldest") == 1
+    assert await dump(again) == before
+    await again.close()
+
+
+async def test_two_ledgers_have_two_identities(tmp_path: Path, clock: FakeClock) -> None:
+    ledgers = [SqliteLedger(tmp_path / name, clock) for name in ("one.db", "two.db")]
+    for each in ledgers:
+        await each.open()
+    assert ledgers[0].identity != ledgers[1].identity
+    for each in ledgers:
+        await each.close()
+
+
+async def test_retried_keeps_the_count_of_uploads(ledger: SqliteLedger) -> None:
+    """Each upload has a key of its own, so that each submit has a URL of its own: the way back to a lost answer."""
+    tile = await move(ledger, (await admit(ledger))[1], State.UPLOADED)
+    tile = await ledger.record(tile, GIVEN_UP, 2_000.0)
+    tile = await ledger.record(tile, Retried(0), 2_000.0)
+    assert (tile.state, tile.uploads) == (State.ADMITTED, 1)

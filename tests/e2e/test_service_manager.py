@@ -1,0 +1,54 @@
+"""What the daemon tells a service manager, as systemd would hear it."""
+
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from e2e.world import KEY, Daemon, Server, config, encoded
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        os.chdir(tmp_path)  # A socket's path may have 107 bytes only.
+        listener.bind("notify")
+        listener.settimeout(60)
+        yield listener
+
+
+def hear(manager: socket.socket, word: str) -> list[str]:
+    """Every message up to the one with this word."""
+    heard: list[str] = []
+    while not any(word in message for message in heard):
+        heard.append(manager.recv(65536).decode())
+    return heard
+
+
+def test_it_is_ready_after_the_first_scan_and_tells_how_it_goes(tmp_path: Path, manager: socket.socket) -> None:
+    server = Server(tmp_path / "server")
+    path = config(tmp_path, server.base_url)
+    path.write_text(path.read_text().replace('key_file = "key"', ""))
+    (tmp_path / "credentials").mkdir()
+    (tmp_path / "credentials" / "api-key").write_text(KEY)
+    (tmp_path / "in" / "a.png").write_bytes(encoded(1, ".png"))
+    env = {"NOTIFY_SOCKET": "notify", "CREDENTIALS_DIRECTORY": str(tmp_path / "credentials")}
+    daemon = Daemon(path, env=env | {"WATCHDOG_USEC": "180000000"})
+    before = hear(manager, "READY=1")
+    assert not any("WATCHDOG=1" in message for message in before[:-1])
+    daemon.expect_event("watching")
+    assert daemon.events[0]["event"] == "listening", "key and bucket were looked at before that"
+    hear(manager, "WATCHDOG=1")
+    assert "1 done" in hear(manager, "1 done")[-1]
+
+    daemon.process.send_signal(signal.SIGHUP)
+    assert "MONOTONIC_USEC=" in hear(manager, "RELOADING=1")[-1]
+    hear(manager, "READY=1")
+    (tmp_path / "in").rename(tmp_path / "gone")
+    assert "1 problem" in hear(manager, "1 problem")[-1]
+    daemon.process.send_signal(signal.SIGTERM)
+    hear(manager, "STOPPING=1")
+    assert daemon.end() == 0
+    server.end()

@@ -1,0 +1,56 @@
+"""What a settled file means, given what the ledger knows."""
+
+import pytest
+from rules_kit import a_job, a_picture
+
+from daemon.rules.admission import Decision, decide, rank, refusal
+from daemon.rules.faults import Blame
+from daemon.rules.job import Content, Look, Phase
+from daemon.rules.lifecycle import State
+
+NEW, JOIN, RETRY, SAME = Decision.NEW, Decision.JOIN, Decision.RETRY, Decision.SAME
+JOB = a_job().id
+FILES = {
+    b"a.jpg": Look(3, 20, 1),
+    b"B.jpg": Look(1, 30, 2),
+    b"c.jpg": Look(2, 10, 3),
+}
+
+
+@pytest.mark.parametrize("source_stays", [True, False])
+@pytest.mark.parametrize("phase", [None, *Phase])
+def test_content_that_no_job_has_is_a_new_job(phase: Phase | None, source_stays: bool) -> None:
+    known = a_picture(phase=phase, job="another") if phase else None
+    assert decide(known, JOB, None, source_stays) is NEW
+
+
+@pytest.mark.parametrize("state", list(State))
+@pytest.mark.parametrize("phase", [None, *Phase])
+@pytest.mark.parametrize("job", [JOB, "another"])
+def test_content_that_a_job_has_is_never_a_new_job(state: State, phase: Phase | None, job: str) -> None:
+    """Paid for once: whatever the picture was before, it joins; only a failed job is tried again."""
+    known = a_picture(phase=phase, job=job) if phase else None
+    delivered = phase is Phase.DELIVERED and job == JOB
+    expected = RETRY if state is State.FAILED else SAME if delivered else JOIN
+    assert decide(known, JOB, state, source_stays=True) is expected
+    assert decide(known, JOB, state, source_stays=False) is (RETRY if state is State.FAILED else JOIN)
+
+
+def test_a_picture_as_large_as_the_model_takes_is_sent() -> None:
+    def content(width: int, height: int) -> Content:
+        return Content("ab" * 32, 1, width, height, "PNG")
+
+    assert refusal(content(1448, 1448), 2_096_704) is None
+    assert refusal(content(1, 2_096_704), 2_096_704) is None
+    fault = refusal(content(2_096_705, 1), 2_096_704)
+    assert fault is not None
+    assert (fault.blame, "2096705 x 1" in fault.said, bool(fault.remedy)) == (Blame.PICTURE, True, True)
+
+
+@pytest.mark.parametrize(
+    ("order", "expected"),
+    [("oldest", b"c a B"), ("newest", b"B a c"), ("smallest", b"B c a"), ("name", b"a B c")],
+)
+def test_orders(order: str, expected: bytes) -> None:
+    ranks = {path: rank(order, path, look) for path, look in FILES.items()}
+    assert [path[:1] for path in sorted(FILES, key=lambda path: ranks[path])] == expected.split()
