@@ -229,8 +229,7 @@ class Service:
         stuck = [
             gate
             for gate in dispatcher.gates.closed()
-            if gate.fault.outlook is Outlook.LASTING
-            or (gate.fault.blame is Blame.HOUSE and gate.closed_at < patience)
+            if gate.fault.outlook is Outlook.LASTING or (gate.fault.blame is Blame.HOUSE and gate.closed_at < patience)
         ]
         if stuck or intake.faults():
             self.exit = Exit.HOUSE

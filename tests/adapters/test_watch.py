@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import shutil
 import threading
 from collections.abc import AsyncIterator
@@ -194,6 +195,20 @@ async def test_what_cannot_be_watched_is_a_fault(tmp_path: Path) -> None:
         watcher.end()
         threads.append((threading.active_count(), len(os.listdir("/proc/self/fd"))))
     assert threads[0] == threads[1] == threads[2]
+
+
+async def test_no_descriptors_left_is_a_fault_too(root: Path) -> None:
+    watcher = InboxWatcher(root, recursive=True)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        with pytest.raises(Fault, match="scanned instead"):
+            watcher.begin(lambda: None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    watcher.begin(lambda: None)
+    assert watcher.is_alive()
+    watcher.end()
 
 
 def test_an_event_after_the_loops_end_kills_nobody(root: Path) -> None:

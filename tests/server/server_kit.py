@@ -40,12 +40,12 @@ class HeldUpscaler:
         self.calls: list[tuple[bytes, float, bool]] = []
 
     async def upscale(self, source: Path, target: Path, scale: float, face_enhance: bool) -> UpscaleReport:
-        self.calls.append((source.read_bytes(), scale, face_enhance))  # noqa: ASYNC240
+        self.calls.append((source.read_bytes(), scale, face_enhance))
         self.begun.release()
         await self.may.wait()
         if self.error is not None:
             raise self.error
-        target.write_bytes(b"a result")  # noqa: ASYNC240
+        target.write_bytes(b"a result")
         return UpscaleReport(("one line", "another"))
 
 
