@@ -78,6 +78,8 @@ async def _run(
         finally:
             reloading.cancel()
         if orders.stop.is_set() or orders.new is None:
+            for line in service.summary:
+                print(line)
             return status
         config, key, token = orders.new
         orders.start_again()

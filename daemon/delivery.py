@@ -15,15 +15,19 @@ from daemon.rules import names
 from daemon.rules.faults import Fault, Gate, LedgerBroken
 from daemon.rules.job import Picture, Tile
 from daemon.rules.lifecycle import NEVER, Event, Held, Missing, State, Wanted
+from daemon.rules.reactions import pause
 from daemon.world import Folder, World
 
 RESULT_LIFE_SECONDS = 23 * 3600.0  # the service keeps outputs for a day
-RETRY_SECONDS = 10.0
+RETRY_SECONDS = 5.0
+RETRY_SECONDS_MAX = 300.0
 
 
 @dataclass(slots=True)
 class Delivery:
-    """record: tells the ledger, the log and the lanes. delays: when a picture may be tried again, monotonic seconds."""
+    """record: tells the ledger, the log and the lanes. delays: when a picture may be tried again, monotonic
+    seconds. failures: how often it was tried in vain.
+    """
 
     world: World
     gates: Gates
@@ -31,13 +35,14 @@ class Delivery:
     record: Callable[[Tile, Event], Awaitable[Tile]]
     step: Callable[[], AbstractContextManager[None]]
     delays: dict[int, float] = field(default_factory=dict)
+    failures: dict[int, int] = field(default_factory=dict)
 
     async def find(self, room: int, in_hand: set[int]) -> list[tuple[Picture, Tile]]:
         """Pictures whose job has an end."""
         now = self.world.clock.monotonic()
         self.delays = {id_: due for id_, due in self.delays.items() if due > now}
         besides = [*in_hand, *self.delays]
-        return await self.world.ledger.deliveries.due(room, besides)
+        return await self.world.ledger.deliveries.due(list(self.folders), room, besides)
 
     async def next_due(self) -> float | None:
         """When a delayed picture may be tried again, wall seconds."""
@@ -49,10 +54,7 @@ class Delivery:
     async def write(self, picture: Picture, tile: Tile) -> None:
         """Deliver or report one picture."""
         about = tile.about | {"picture": names.shown(picture.path)}
-        folder = self.folders.get(picture.folder)
-        if folder is None:
-            self._delay(picture)  # Its folder is no longer configured.
-            return
+        folder = self.folders[picture.folder]
         world, outbox_gate = self.world, f"{Gate.OUTBOX.value}:{picture.folder}"
         try:
             async with self.gates.through(outbox_gate, Gate.STAGING):
@@ -65,10 +67,11 @@ class Delivery:
         except LedgerBroken:
             raise
         except Fault as fault:
-            if fault.gate is None:
-                world.log.warning("write_failed", **about, reason=fault.said)
+            if fault.gate is None and picture.id not in self.failures:
+                world.log.warning("write_failed", **about, reason=fault.said, remedy=fault.remedy)
             self._delay(picture)
         else:
+            self.failures.pop(picture.id, None)
             seconds = round(world.clock.wall() - picture.detected_at, 3)
             world.log.info(done, **about, seconds=seconds)
             if folder.config.after != "keep":
@@ -83,7 +86,9 @@ class Delivery:
         return "done" if await writer.deliver(picture, tile, folder.config, folder.inbox) else "delivered"
 
     def _delay(self, picture: Picture) -> None:
-        self.delays[picture.id] = self.world.clock.monotonic() + RETRY_SECONDS
+        clock, failures = self.world.clock, self.failures.get(picture.id, 0)
+        self.failures[picture.id] = failures + 1
+        self.delays[picture.id] = clock.monotonic() + pause(failures, RETRY_SECONDS, RETRY_SECONDS_MAX, clock.dice())
 
     async def _want_again(self, tile: Tile) -> None:
         """A copy of a picture whose result nobody has any more: the service may, for a day; else a person decides."""

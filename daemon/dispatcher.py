@@ -20,7 +20,7 @@ from daemon.ports import Sources
 from daemon.rules import names, pacing, reactions
 from daemon.rules.faults import Changed, Fault, Gate, LedgerBroken, Vanished
 from daemon.rules.job import Bill, Picture, Tile
-from daemon.rules.lifecycle import Event, Failed, Held, Intended, Released, Spoiled, State, Withdrawn
+from daemon.rules.lifecycle import MILESTONES, Event, Failed, Held, Intended, Released, Spoiled, State, Withdrawn
 from daemon.world import Folder, World
 
 if TYPE_CHECKING:
@@ -52,6 +52,8 @@ class Dispatcher:
         self.world = world
         self.gates = gates
         self.folders = {folder.id: folder for folder in folders}
+        # What is in flight goes on although its folder is no longer configured: it is paid for.
+        self.known_folders: list[int] = list(self.folders)
         self.stopping = asyncio.Event()
         self.minute = pacing.SlidingMinute(config.api.creates_per_minute_max)
         self.slots = asyncio.BoundedSemaphore(config.api.in_flight_max)
@@ -99,7 +101,7 @@ class Dispatcher:
         ledger, clock = self.world.ledger, self.world.clock
 
         async def find(room: int, in_hand: set[Key]) -> list[Tile]:
-            return await ledger.due(states, self.folders, clock.wall(), room, in_hand)
+            return await ledger.due(states, self.known_folders, clock.wall(), room, in_hand)
 
         async def next_due() -> float | None:
             return await ledger.next_due(states, clock.wall())
@@ -117,7 +119,7 @@ class Dispatcher:
         if room <= 0:
             return []
         now = self.world.clock.wall()
-        return await ledger.due((State.ADMITTED,), self.folders, now, room, in_hand)
+        return await ledger.due((State.ADMITTED,), self.known_folders, now, room, in_hand)
 
     async def sources(self, tile: Tile) -> Sources:
         """The files that have a tile's content, in folders that we still watch."""
@@ -262,7 +264,8 @@ class Dispatcher:
     # Running
 
     async def prepare(self) -> None:
-        """Remember what a former run left behind: the submits of the last minute."""
+        """Remember what former runs left behind: their folders, and the submits of the last minute."""
+        self.known_folders = await self.world.ledger.folders()
         clock = self.world.clock
         wall, now = clock.wall(), clock.monotonic()
         span = pacing.WINDOW_SECONDS + self.config.api.create_seconds_max
@@ -281,7 +284,8 @@ class Dispatcher:
     async def is_idle(self) -> bool:
         """Whether nothing is left that could move by itself."""
         lanes = self.all_lanes()
-        moving = [state for state in State if state not in (State.DONE, State.FAILED, State.HELD)]
+        # A fetched result that a folder of ours waits for is found among the deliveries.
+        moving = [state for state in MILESTONES if state not in (State.FETCHED, State.DONE)]
         if not all(lane.is_idle() for lane in lanes) or await self.world.ledger.count(*moving):
             return False
-        return not await self.world.ledger.deliveries.due(1, []) and self.cleaned
+        return not await self.world.ledger.deliveries.due(list(self.folders), 1, []) and self.cleaned

@@ -145,11 +145,11 @@ class Flight:
             reaction = reactions.react(tile, fault, self.clock.wall(), self.clock.dice())
             if isinstance(reaction.event, Forgotten):
                 return await self.record(tile, reaction.event)
-            if reaction.gate is not None:
-                self.gates.close(reaction.gate, fault)
-            self.log.info("poll_failed", **tile.about, reason=fault.said)
+            # Not the API gate: that one may be closed for a reason of the creates' own, and stays so.
+            self.gates.close(Gate.POLL, fault)
+            self.log.debug("poll_failed", **tile.about, reason=fault.said)
             return await self.ledger.postpone(tile, self.clock.wall() + reaction.wait, tile.attempts + 1)
-        self.gates.open(Gate.API)
+        self.gates.open(Gate.POLL)
         if end is None:
             return tile
         event, bill = end

@@ -19,10 +19,13 @@ from daemon.rules.faults import Fault
 
 @dataclass(slots=True)
 class _Gate:
+    """closings: since it was last open. closed_ever: what tells one closing from another."""
+
     fault: Fault | None = None
     closed_until: float = 0.0
     closed_at: float = 0.0
     closings: int = 0
+    closed_ever: int = 0
     probing: bool = False
     moved: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -78,6 +81,7 @@ class Gates:
         elif fault.retry_after is not None:
             gate.closed_until = max(gate.closed_until, until)
         gate.fault, gate.probing = fault, False
+        gate.closed_ever += 1
         gate.notify()
 
     def open(self, name: str) -> None:
@@ -105,9 +109,12 @@ class Gates:
 
         A fault inside closes the gate that it names (below one of `names`: `outbox:2` for OUTBOX) and goes on its way.
         """
-        probes = [name for name in names if await self.wait(name)]
-        closings = {name: self._gates[name].closings for name in names}
+        probes: list[str] = []
         try:
+            for name in names:
+                if await self.wait(name):
+                    probes.append(name)
+            entered = {name: self._gates[name].closed_ever for name in names}
             yield
         except Fault as fault:
             hit = next((name for name in names if fault.gate is not None and name.split(":")[0] == fault.gate), None)
@@ -119,7 +126,8 @@ class Gates:
             self._release(probes, None)
             raise
         for name in names:
-            if self._gates[name].closings == closings[name]:
+            # One who started before a closing knows nothing of what closed it.
+            if self._gates[name].closed_ever == entered[name]:
                 self.open(name)
 
     def _release(self, probes: list[str], hit: str | None) -> None:

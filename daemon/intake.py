@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 from daemon.pipeline.admit import Refused, admit
 from daemon.rules.admission import Decision
-from daemon.rules.faults import Changed, Fault, Vanished
+from daemon.rules.faults import Changed, Fault, LedgerBroken, Vanished
 from daemon.rules.job import Settled
 from daemon.rules.lifecycle import NEVER, Held, State
 from daemon.rules.names import shown
-from daemon.rules.settling import Candidate
+from daemon.rules.settling import Candidate, Sign
 from daemon.world import Folder, World
 
 if TYPE_CHECKING:
@@ -70,6 +70,12 @@ class Intake:
                 await self._admit(candidate, folder)
             except (Changed, Vanished):
                 folder.detector.changed(candidate.path)
+            except LedgerBroken:
+                raise
+            except Exception:
+                # A defect of ours with one file must not stop all others; it is said, and looked at again later.
+                self.world.log.exception("defect", picture=shown(candidate.path))
+                folder.detector.refused(candidate.path, Sign.BUSY, "esrgand met a defect of its own; the log has it.")
 
     async def _admit(self, candidate: Candidate, folder: Folder) -> None:
         world, path = self.world, candidate.path

@@ -17,8 +17,8 @@ from daemon.rules.sidecar import ResultFacts
 class Deliveries(Protocol):
     """The ledger on pictures on their way to the outbox."""
 
-    async def due(self, limit: int, besides: Collection[int]) -> list[tuple[Picture, Tile]]:
-        """Pictures whose job has an end, with the job's first tile."""
+    async def due(self, folders: Collection[int], limit: int, besides: Collection[int]) -> list[tuple[Picture, Tile]]:
+        """Pictures of these folders whose job has an end, with the job's first tile."""
 
     async def sources(self, job: str) -> list[Picture]:
         """The pictures that wait for a job."""
@@ -88,6 +88,9 @@ class Ledger(Protocol):
 
     async def postpone(self, tile: Tile, due_at: float, attempts: int) -> Tile:
         """The same tile with a later due time."""
+
+    async def folders(self) -> list[int]:
+        """Every folder that the ledger ever knew."""
 
     async def tile(self, key: tuple[str, int]) -> Tile:
         """A tile as it is now."""

@@ -11,8 +11,7 @@ import os
 import signal
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -20,7 +19,7 @@ from structlog.typing import FilteringBoundLogger
 
 from daemon import __version__, desk
 from daemon.adapters.control import ControlServer
-from daemon.adapters.ledger_desk import failures_since, state_paths
+from daemon.adapters.ledger_desk import ends_since, state_paths
 from daemon.adapters.listener import Listener
 from daemon.adapters.systemd import Notifier
 from daemon.config_values import EMBEDDED, is_loopback
@@ -32,6 +31,7 @@ from daemon.intake import Intake
 from daemon.ports import Clock
 from daemon.rules.faults import Blame, Fault, Gate, LedgerBroken, Outlook
 from daemon.rules.lifecycle import State
+from daemon.rules.names import shown
 from daemon.wiring import Api, Wired, make_state_dir, start_embedded, take_lock, wire
 
 if TYPE_CHECKING:
@@ -83,7 +83,10 @@ class Orders:
 
 @dataclass
 class Service:
-    """once: end when nothing is left to do. key, token: secrets in the clear. on_beat: is told the counts."""
+    """once: end when nothing is left to do. key, token: secrets in the clear. on_beat: is told the counts.
+
+    told: whether the log has begun, so that an error belongs there. summary: what `once` did, in lines for people.
+    """
 
     config: "Config"
     key: str
@@ -96,6 +99,7 @@ class Service:
     on_beat: Callable[[dict[State, int], list[str]], None] | None = None
     exit: Exit = Exit.DONE
     told: bool = False
+    summary: list[str] = field(default_factory=list)
     _ready: bool = False
     _started_at: float = 0.0
 
@@ -190,6 +194,8 @@ class Service:
             await self.clock.wait(self.orders.any, BEAT_SECONDS if not self.once else BEAT_SECONDS / 4)
         if self.orders.stop.is_set() or self.once:
             self.notifier.stopping()
+        if self.orders.stop.is_set() and self.once:
+            self.exit = Exit.PICTURES
         self.log.info("stopping", in_flight=await wired.ledger.count(State.SUBMITTED, State.SUBMITTING))
         dispatcher.stopping.set()
         busy = [task for task in tasks if task in dispatcher.busy_tasks]
@@ -236,9 +242,12 @@ class Service:
             return True
         if not intake.is_idle() or not await dispatcher.is_idle():
             return False
-        failures = await wired.ledger.read(lambda db: failures_since(db, self._started_at))
-        held = await wired.ledger.count(State.HELD)
-        self.exit = Exit.PICTURES if failures or held or intake.unready() else Exit.DONE
+        done, failed = await wired.ledger.read(lambda db: ends_since(db, self._started_at))
+        held, unready = await wired.ledger.count(State.HELD), intake.unready()
+        self.exit = Exit.PICTURES if failed or held or unready else Exit.DONE
+        self.summary = [f"{done} done, {len(failed)} failed, {held} held, {len(unready)} not ready."]
+        self.summary += [f"failed: {shown(path)}: {reason}" for path, reason in failed]
+        self.summary += [f"not ready: {shown(path)}: {reason}" for _, path, reason in unready]
         return True
 
 
@@ -247,9 +256,3 @@ def _leaves(group: BaseExceptionGroup[LedgerBroken]) -> list[LedgerBroken]:
     for error in group.exceptions:
         found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
     return found
-
-
-def credentials_dir(environ: Any) -> Path | None:
-    """Where the service manager put credentials, if it did."""
-    given = environ.get("CREDENTIALS_DIRECTORY")
-    return Path(given) if given else None

@@ -110,6 +110,7 @@ class Api:
             gate=self.peer.gate,
             retry_after=answer.retry_after,
             created=created if status >= 500 else Created.NO,
+            rate_limited=status == 429,
         )
 
     def _without_key(self, raw: bytes) -> bytes:

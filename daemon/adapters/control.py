@@ -42,19 +42,27 @@ class ControlServer:
 
     async def start(self) -> None:
         """Listen. The caller holds the state directory's lock, so a socket that is there is a dead one's."""
-        self._path.unlink(missing_ok=True)
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        with _short(self._path) as address:
-            before = os.umask(0o177)
-            try:
-                listener.bind(address)
-            except OSError as error:
-                raise Fault(
-                    f"The control socket {self._path} cannot be made ({error.strerror}).", blame=Blame.HOUSE
-                ) from error
-            finally:
-                os.umask(before)
+        try:
+            self._path.unlink(missing_ok=True)
+            listener = self._bound()
+        except OSError as error:
+            raise Fault(
+                f"The control socket {self._path} cannot be made ({error.strerror}).", blame=Blame.HOUSE
+            ) from error
         self._server = await asyncio.start_unix_server(self._serve, sock=listener, limit=REQUEST_BYTES_MAX)
+
+    def _bound(self) -> socket.socket:
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        before = os.umask(0o177)
+        try:
+            with _short(self._path) as address:
+                listener.bind(address)
+        except OSError:
+            listener.close()
+            raise
+        finally:
+            os.umask(before)
+        return listener
 
     async def close(self) -> None:
         """Stop listening."""
@@ -65,8 +73,9 @@ class ControlServer:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            line = await reader.readline()
-            request = json.loads(line) if line else {}
+            request = _parsed(await reader.readline())
+            if request is None:
+                return
             try:
                 answer = await self._answer(request)
             except Fault as fault:
@@ -79,6 +88,15 @@ class ControlServer:
             writer.close()
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    """A request, or None where it is none."""
+    try:
+        request = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return request if isinstance(request, dict) else None
 
 
 def ask(path: Path, request: dict[str, Any]) -> dict[str, Any] | None:

@@ -131,6 +131,10 @@ class SqliteLedger:
 
         return await self._database.write(work)
 
+    async def folders(self) -> list[int]:
+        """Every folder that the ledger ever knew."""
+        return await self._database.read(lambda db: [row[0] for row in db.execute("SELECT id FROM folder ORDER BY id")])
+
     async def tile(self, key: tuple[str, int]) -> Tile:
         """A tile as it is now."""
 

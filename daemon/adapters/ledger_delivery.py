@@ -19,6 +19,8 @@ UNWANTED_ASSETS = """
     WHERE t.job IS NULL OR t.asset_ref IS NOT a.ref OR t.state NOT IN ('uploaded', 'submitting', 'submitted')
     LIMIT ?
 """
+# A picture that was replaced, or whose job is tried again, went on without us.
+STILL_DUE = "WHERE id = ? AND job = ? AND phase = 'due'"
 SUBMITS = """
     SELECT h.at, (SELECT min(a.at) FROM history a WHERE a.job = h.job AND a.number = h.number AND a.id > h.id
                   AND a.name IN ('submitted', 'found', 'refused', 'failed'))
@@ -32,12 +34,14 @@ class Deliveries:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def due(self, limit: int, besides: Collection[int]) -> list[tuple[Picture, Tile]]:
-        """Pictures whose job has an end, with the job's first tile; oldest first."""
+    async def due(self, folders: Collection[int], limit: int, besides: Collection[int]) -> list[tuple[Picture, Tile]]:
+        """Pictures of these folders whose job has an end, with the job's first tile; oldest first."""
 
         def work(db: sqlite3.Connection) -> list[tuple[Picture, Tile]]:
             rows = db.execute(
-                f"SELECT {PICTURE_SQL} FROM picture p WHERE phase = 'due' ORDER BY id LIMIT ?", (limit + len(besides),)
+                f"SELECT {PICTURE_SQL} FROM picture p WHERE phase = 'due' "
+                f"AND folder IN ({', '.join('?' * len(folders))}) ORDER BY id LIMIT ?",
+                (*folders, limit + len(besides)),
             ).fetchall()
             pictures = [picture for picture in map(picture_from, rows) if picture.id not in besides][:limit]
             return [(picture, tiles_of(db, picture.job)[0]) for picture in pictures]
@@ -94,10 +98,9 @@ class Deliveries:
         """Result and sidecar are in the outbox. Returns whether that was the last that the job waited for."""
 
         def work(db: sqlite3.Connection) -> bool:
-            db.execute(
-                "UPDATE picture SET phase = ?, result_sha256 = ? WHERE id = ?",
-                (Phase.DELIVERED, result.sha256, picture.id),
-            )
+            # Whatever happened to the picture meanwhile, this is what stands there now, and it is ours.
+            db.execute("UPDATE picture SET result_sha256 = ? WHERE id = ?", (result.sha256, picture.id))
+            db.execute(f"UPDATE picture SET phase = ? {STILL_DUE}", (Phase.DELIVERED, picture.id, picture.job))
             write_history(db, at, tile, "delivered", {"reused": reused, "bytes": result.bytes}, picture.id)
             return _finish(db, tile.job.id, at)
 
@@ -107,7 +110,7 @@ class Deliveries:
         """The report of a failed picture is in the outbox."""
 
         def work(db: sqlite3.Connection) -> None:
-            db.execute("UPDATE picture SET phase = ? WHERE id = ?", (Phase.FAILED, picture.id))
+            db.execute(f"UPDATE picture SET phase = ? {STILL_DUE}", (Phase.FAILED, picture.id, picture.job))
             write_history(db, at, tile, "reported", {}, picture.id)
 
         await self._database.write(work)

@@ -115,10 +115,15 @@ def _picture(picture: Picture, inboxes: dict[int, bytes]) -> dict[str, Any]:
     return facts
 
 
-def failures_since(db: sqlite3.Connection, at: float) -> int:
-    """How many jobs were given up since then."""
-    sql = "SELECT count(*) FROM history WHERE name = 'failed' AND at >= ?"
-    return int(db.execute(sql, (at,)).fetchone()[0])
+def ends_since(db: sqlite3.Connection, at: float) -> tuple[int, list[tuple[bytes, str]]]:
+    """How many pictures were delivered since then, and which failed and why."""
+    done = db.execute("SELECT count(*) FROM history WHERE name = 'delivered' AND at >= ?", (at,)).fetchone()[0]
+    failed = db.execute(
+        "SELECT p.path, t.reason FROM history h JOIN picture p ON p.id = h.picture JOIN tile t ON t.job = h.job "
+        "WHERE h.name = 'reported' AND h.at >= ? GROUP BY p.id",
+        (at,),
+    )
+    return int(done), failed.fetchall()
 
 
 def failed_jobs(db: sqlite3.Connection) -> list[str]:

@@ -27,6 +27,7 @@ class Gate(StrEnum):
     """What stands still for everybody while it is closed."""
 
     API = "api"  # paid creates
+    POLL = "poll"  # questions about predictions; nobody waits at it, it is there to be told once
     STORAGE = "storage"  # uploads
     FETCH = "fetch"  # downloads of results
     STAGING = "staging"  # the state directory's disk
@@ -47,7 +48,7 @@ class Fault(Exception):
     remedy: what a person can do, a sentence, or "".
     gate: the gate to close, or None where only this picture is concerned.
     retry_after: seconds the other side asked us to wait, or None.
-    created: for a create alone.
+    created: for a create alone. rate_limited: too much was asked of the service; only silence helps.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Fault(Exception):
         gate: Gate | None = None,
         retry_after: float | None = None,
         created: Created = Created.NO,
+        rate_limited: bool = False,
     ) -> None:
         super().__init__(said)
         self.said = said
@@ -69,6 +71,7 @@ class Fault(Exception):
         self.gate = gate
         self.retry_after = retry_after
         self.created = created
+        self.rate_limited = rate_limited
 
 
 class Expired(Fault):

@@ -44,6 +44,8 @@ def gate_seconds(fault: Fault, closings: int, dice: float) -> float:
     if fault.retry_after is not None:
         return fault.retry_after * (1.0 + 0.1 * dice)
     first = LASTING_SECONDS if fault.outlook is Outlook.LASTING else GATE_SECONDS
+    if fault.rate_limited:
+        first = RATE_SECONDS
     return pause(closings, first, GATE_SECONDS_MAX, dice)
 
 

@@ -77,7 +77,7 @@ async def dump(ledger: SqliteLedger) -> dict[str, list[Any]]:
 
 async def deliver(ledger: SqliteLedger, path: bytes = b"a_x2.png") -> tuple[Picture, bool]:
     """Deliver the picture whose turn it is."""
-    [(picture, tile)] = await ledger.deliveries.due(1, [])
+    [(picture, tile)] = await ledger.deliveries.due([1], 1, [])
     assert await ledger.deliveries.claim(picture, b"/out", path)
     result = ResultFacts(path, sha(b"result"), 6, 6, 4, "PNG")
     return picture, await ledger.deliveries.delivered(picture, tile, result, 2_000.0, reused=False)
@@ -109,7 +109,7 @@ async def test_a_copy_of_a_job_that_is_done_is_due_at_once(ledger: SqliteLedger)
     decision, tile = await admit(ledger, settled(b"copy.png"))
     assert (decision, tile.state) == (Decision.JOIN, State.DONE)
     assert await phases(ledger) == {b"a.png": Phase.DELIVERED, b"copy.png": Phase.DUE}
-    assert [picture.path for picture, _ in await ledger.deliveries.due(9, [])] == [b"copy.png"]
+    assert [picture.path for picture, _ in await ledger.deliveries.due([1], 9, [])] == [b"copy.png"]
 
 
 async def test_another_recipe_is_another_job(ledger: SqliteLedger) -> None:
@@ -145,7 +145,7 @@ async def test_a_failed_content_dropped_in_again_is_another_try(ledger: SqliteLe
     await admit(ledger, settled(b"copy.png"))
     tile = await move(ledger, tile, State.SUBMITTED)
     await ledger.record(tile, GIVEN_UP, 2_000.0, bill=BILL)
-    for picture, failed in await ledger.deliveries.due(9, []):
+    for picture, failed in await ledger.deliveries.due([1], 9, []):
         await ledger.deliveries.reported(picture, failed, 2_000.0)
     assert set((await phases(ledger)).values()) == {Phase.FAILED}
     decision, tile = await admit(ledger, settled(look=Look(9, 5, 8)))
@@ -257,7 +257,7 @@ async def test_a_withdrawn_picture_is_gone_and_is_new_when_it_comes_back(ledger:
     await ledger.record(tile, Withdrawn("It left."), 2_000.0)
     assert await phases(ledger) == {b"a.png": Phase.GONE}
     assert await ledger.known(1) == []
-    assert await ledger.deliveries.due(9, []) == []
+    assert await ledger.deliveries.due([1], 9, []) == []
     assert (await admit(ledger))[0] is Decision.RETRY
     assert await phases(ledger) == {b"a.png": Phase.WAITING}
 
@@ -337,11 +337,11 @@ async def test_a_results_name_has_one_owner(ledger: SqliteLedger) -> None:
     await move(ledger, (await admit(ledger))[1], State.FETCHED)
     await move(ledger, (await admit(ledger, settled(b"b.png", b"b")))[1], State.FETCHED)
     claim = ledger.deliveries.claim
-    (one, _), (other, _) = await ledger.deliveries.due(9, [])
+    (one, _), (other, _) = await ledger.deliveries.due([1], 9, [])
     assert await claim(one, b"/out", b"x.png")
     assert not await claim(other, b"/out", b"x.png")
     assert await claim(other, b"/out2", b"x.png")
-    (one, _), _ = await ledger.deliveries.due(9, [])
+    (one, _), _ = await ledger.deliveries.due([1], 9, [])
     assert (one.outbox, one.result_path, one.result_sha256) == (b"/out", b"x.png", None)
     assert await claim(one, b"/out", b"x.png"), "its own name, after a restart"
     assert await claim(one, b"/out", b"y.png")
@@ -353,8 +353,8 @@ async def test_a_job_is_done_with_its_last_picture(ledger: SqliteLedger) -> None
     await admit(ledger, settled(b"copy.png"))
     tile = await move(ledger, tile, State.FETCHED)
     assert not await ledger.deliveries.finish(tile.job.id, 2_000.0)
-    [(first, _)] = await ledger.deliveries.due(1, [])
-    assert [p.path for p, _ in await ledger.deliveries.due(9, [first.id])] == [b"copy.png"]
+    [(first, _)] = await ledger.deliveries.due([1], 1, [])
+    assert [p.path for p, _ in await ledger.deliveries.due([1], 9, [first.id])] == [b"copy.png"]
     assert (await deliver(ledger, b"a_x2.png"))[1] is False
     assert (await ledger.tile(tile.key)).state is State.FETCHED
     assert (await deliver(ledger, b"copy_x2.png"))[1] is True
@@ -365,6 +365,33 @@ async def test_a_job_is_done_with_its_last_picture(ledger: SqliteLedger) -> None
         (b"copy.png", b"copy_x2.png"),
     ]
     assert await ledger.deliveries.first(tile.job.id) == copies[0].id
+
+
+async def test_only_pictures_of_our_folders_are_due(ledger: SqliteLedger) -> None:
+    """Another's, which is no longer configured, does not stand in the way."""
+    assert await ledger.folder(b"/in/2", "oldest") == 2
+    for folder in (1, 2):
+        file = settled(data=b"%d" % folder, folder=folder)
+        await move(ledger, (await admit(ledger, file))[1], State.FETCHED)
+    assert [picture.folder for picture, _ in await ledger.deliveries.due([2], 1, [])] == [2]
+    assert await ledger.folders() == [1, 2]
+
+
+@pytest.mark.parametrize("end", ["delivered", "reported"])
+async def test_a_picture_that_was_replaced_while_it_was_written_still_waits(ledger: SqliteLedger, end: str) -> None:
+    """What was written is remembered as ours; the picture's new content goes its own way."""
+    tile = await move(ledger, (await admit(ledger))[1], State.FETCHED)
+    [(picture, tile)] = await ledger.deliveries.due([1], 9, [])
+    await ledger.deliveries.claim(picture, b"/out", b"a_x2.png")
+    _, other = await admit(ledger, settled(data=b"another picture"))
+    if end == "delivered":
+        result = ResultFacts(b"a_x2.png", sha(b"result"), 6, 6, 4, "PNG")
+        await ledger.deliveries.delivered(picture, tile, result, 2_000.0, reused=False)
+    else:
+        await ledger.deliveries.reported(picture, tile, 2_000.0)
+    assert await phases(ledger) == {b"a.png": Phase.WAITING}
+    [waiting] = await ledger.deliveries.sources(other.job.id)
+    assert waiting.result_sha256 == (sha(b"result") if end == "delivered" else None)
 
 
 async def test_a_job_that_nobody_waits_for_is_finished(ledger: SqliteLedger) -> None:

@@ -123,8 +123,9 @@ def test_counting_on_any_walk(start: State, walk: list[tuple[int, bool]]) -> Non
         assert (tile.furthest, tile.attempts) == (furthest, attempts)
 
 
-def test_a_new_intent_forgets_the_prediction_of_the_last_one() -> None:
-    assert advance(a_tile(State.UPLOADED, prediction="id-0"), EVENTS["submitting"], NOW).prediction is None
+def test_a_new_intent_knows_nothing_of_the_last_one() -> None:
+    tile = advance(a_tile(State.UPLOADED, prediction="id-0", absences=1), EVENTS["submitting"], NOW)
+    assert (tile.prediction, tile.absences) == (None, 0)
 
 
 @pytest.mark.parametrize("event", ["failed", "withdrawn"])

@@ -1,0 +1,243 @@
+"""Gates: closed and opened once for all, with one probe between."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from fakes.clock import HeldClock, settle
+from shell_kit import captured_log
+
+from daemon.gates import Gates
+from daemon.rules.faults import Blame, Fault, Gate, Outlook
+from daemon.rules.reactions import GATE_SECONDS, GATE_SECONDS_MAX, LASTING_SECONDS
+
+
+def fault(gate: Gate | None = Gate.API, **more: object) -> Fault:
+    return Fault("The API is down.", blame=Blame.SERVICE, gate=gate, **more)  # type: ignore[arg-type]
+
+
+class Doorway:
+    """Gates and those who go through them."""
+
+    def __init__(self) -> None:
+        self.clock = HeldClock()
+        log, self.log = captured_log()
+        self.gates = Gates(self.clock, log)
+        self.inside: list[str] = []
+        self.tasks: list[asyncio.Task[None]] = []
+
+    def send(self, name: str, *gates: str, end: asyncio.Future[None] | None = None) -> asyncio.Task[None]:
+        """Somebody goes through, and stays inside until `end` has a result or a fault."""
+
+        async def go() -> None:
+            async with self.gates.through(*(gates or ("api",))):
+                self.inside.append(name)
+                if end is not None:
+                    await end
+
+        self.tasks.append(asyncio.create_task(go()))
+        return self.tasks[-1]
+
+    def told(self) -> list[str]:
+        return [line["event"] for line in self.log.entries]
+
+
+@pytest.fixture
+async def door() -> AsyncIterator[Doorway]:
+    door = Doorway()
+    yield door
+    for task in door.tasks:
+        task.cancel()
+    await asyncio.gather(*door.tasks, return_exceptions=True)
+
+
+def future() -> "asyncio.Future[None]":
+    return asyncio.get_running_loop().create_future()
+
+
+async def test_an_open_gate_holds_nobody(door: Doorway) -> None:
+    assert door.gates.is_open("api")
+    assert not await door.gates.wait("api")
+    await door.send("a")
+    assert door.inside == ["a"]
+    assert door.gates.closed() == []
+
+
+async def test_closing_is_said_once(door: Doorway) -> None:
+    """However many were under way and fail of the same cause."""
+    ends = [future() for _ in range(3)]
+    tasks = [door.send(str(n), end=end) for n, end in enumerate(ends)]
+    await settle()
+    for end in ends:
+        end.set_exception(fault())
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    assert all(isinstance(outcome, Fault) for outcome in outcomes), "each still gets its own fault"
+    assert door.told() == ["gate_closed"]
+    assert door.log.entries[0]["reason"] == "The API is down."
+    [closed] = door.gates.closed()
+    assert (closed.name, closed.closed_at) == ("api", door.clock.wall())
+    assert not door.gates.is_open("api")
+    door.send("next")
+    await door.clock.let_pass(GATE_SECONDS * 1.01)
+    assert door.inside[3:] == ["next"], "three faults at once are one closing, not three"
+
+
+async def test_one_probe_and_then_everybody(door: Doorway) -> None:
+    door.gates.close("api", fault())
+    end = future()
+    for name in "abc":
+        door.send(name, end=end)
+    await door.clock.let_pass(GATE_SECONDS * 0.99)
+    assert door.inside == []
+    await door.clock.let_pass(GATE_SECONDS)
+    assert door.inside == ["a"], "one probe, and the others wait for what it learns"
+    await door.clock.let_pass(10_000)
+    assert door.inside == ["a"]
+    end.set_result(None)
+    await settle()
+    assert door.inside == ["a", "b", "c"]
+    assert door.told() == ["gate_closed", "gate_opened"]
+    assert door.gates.closed() == []
+
+
+async def test_pauses_grow_while_probes_fail_and_start_again_after(door: Doorway) -> None:
+    pauses = []
+    door.gates.close("api", fault())
+    for _ in range(12):
+        before = door.clock.monotonic()
+        end = future()
+        task = door.send("probe", end=end)
+        while not door.inside:
+            await door.clock.let_pass(0.5)
+        pauses.append(door.clock.monotonic() - before)
+        door.inside.clear()
+        end.set_exception(fault())
+        await asyncio.gather(task, return_exceptions=True)
+    assert pauses[:3] == [GATE_SECONDS, GATE_SECONDS * 2, GATE_SECONDS * 4]
+    assert pauses[-1] == GATE_SECONDS_MAX
+    assert door.told() == ["gate_closed"], "said once, however often the probe fails"
+    door.gates.open("api")
+    door.gates.close("api", fault())
+    door.send("again")
+    await door.clock.let_pass(GATE_SECONDS)
+    assert door.inside == ["again"]
+
+
+async def test_retry_after_is_heeded(door: Doorway) -> None:
+    door.gates.close("api", fault(retry_after=90.0))
+    door.send("a")
+    await door.clock.let_pass(89)
+    assert door.inside == []
+    await door.clock.let_pass(10)
+    assert door.inside == ["a"]
+
+
+async def test_a_longer_retry_after_of_one_who_was_under_way_counts(door: Doorway) -> None:
+    door.gates.close("api", fault())
+    door.gates.close("api", fault(retry_after=90.0))
+    door.gates.close("api", fault())
+    door.send("a")
+    await door.clock.let_pass(89)
+    assert door.inside == []
+    await door.clock.let_pass(10)
+    assert door.inside == ["a"]
+
+
+async def test_what_a_person_must_mend_is_asked_for_seldom(door: Doorway) -> None:
+    door.gates.close("api", fault(outlook=Outlook.LASTING))
+    door.send("a")
+    await door.clock.let_pass(LASTING_SECONDS * 0.99)
+    assert door.inside == []
+    await door.clock.let_pass(LASTING_SECONDS * 0.02)
+    assert door.inside == ["a"]
+
+
+async def test_who_started_before_the_closing_does_not_open_it(door: Doorway) -> None:
+    end = future()
+    early = door.send("early", end=end)
+    await settle()
+    door.gates.close("api", fault())
+    end.set_result(None)
+    await early
+    assert not door.gates.is_open("api")
+    assert door.told() == ["gate_closed"]
+
+
+async def test_a_probe_of_an_earlier_closing_does_not_open_a_later_one(door: Doorway) -> None:
+    """It went in, somebody else opened the gate, and it was closed again: what the probe learnt is old."""
+    door.gates.close("api", fault())
+    end = future()
+    probe = door.send("probe", end=end)
+    await door.clock.let_pass(GATE_SECONDS)
+    assert door.inside == ["probe"]
+    door.gates.open("api")
+    door.gates.close("api", fault())
+    end.set_result(None)
+    await probe
+    assert not door.gates.is_open("api")
+
+
+@pytest.mark.parametrize("how", ["a fault of another kind", "a defect", "cancelled"])
+async def test_a_probe_that_learnt_nothing_lets_the_next_one_try(door: Doorway, how: str) -> None:
+    door.gates.close("api", fault())
+    end = future()
+    probe = door.send("a", end=end)
+    next_one = door.send("b")
+    await door.clock.let_pass(GATE_SECONDS)
+    assert door.inside == ["a"]
+    match how:
+        case "cancelled":
+            probe.cancel()
+        case "a defect":
+            end.set_exception(ZeroDivisionError())
+        case _:
+            end.set_exception(fault(gate=None))
+    await asyncio.gather(probe, return_exceptions=True)
+    await next_one
+    assert door.inside == ["a", "b"]
+    assert door.gates.is_open("api")
+
+
+async def test_a_probe_that_is_cancelled_at_the_second_gate_frees_the_first(door: Doorway) -> None:
+    door.gates.close("api", fault())
+    door.gates.close("storage", fault(Gate.STORAGE, retry_after=1_000.0))
+    probe = door.send("a", "api", "storage")
+    await door.clock.let_pass(GATE_SECONDS * 2)
+    probe.cancel()
+    await asyncio.gather(probe, return_exceptions=True)
+    await asyncio.wait_for(door.send("b", "api"), 5)
+    assert door.inside == ["b"]
+
+
+async def test_a_fault_closes_the_gate_that_it_names(door: Doorway) -> None:
+    end = future()
+    task = door.send("a", "outbox:2", "staging", end=end)
+    await settle()
+    end.set_exception(fault(Gate.OUTBOX))
+    with pytest.raises(Fault):
+        await task
+    assert [closed.name for closed in door.gates.closed()] == ["outbox:2"]
+    assert door.gates.is_open("outbox:1"), "another folder's outbox is another gate"
+    assert door.gates.is_open("staging")
+
+
+async def test_a_fault_of_a_gate_that_is_not_ours_closes_nothing(door: Doorway) -> None:
+    end = future()
+    task = door.send("a", "fetch", end=end)
+    await settle()
+    end.set_exception(fault(Gate.API))
+    with pytest.raises(Fault):
+        await task
+    assert door.gates.closed() == []
+
+
+async def test_opening_from_outside_lets_all_go_on(door: Doorway) -> None:
+    door.gates.close("api", fault(retry_after=1_000.0))
+    tasks = [door.send(name) for name in "abc"]
+    await settle()
+    door.gates.open("api")
+    await asyncio.gather(*tasks)
+    assert sorted(door.inside) == ["a", "b", "c"]
+    door.gates.open("api")
+    door.gates.open("never closed")
+    assert door.told() == ["gate_closed", "gate_opened"]
