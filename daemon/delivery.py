@@ -14,8 +14,8 @@ from daemon.pipeline.write import ResultLost, Unstaged
 from daemon.rules import names
 from daemon.rules.faults import Fault, Gate, LedgerBroken
 from daemon.rules.job import Picture, Tile
-from daemon.rules.lifecycle import NEVER, Event, Held, Missing, State, Wanted
-from daemon.rules.reactions import pause
+from daemon.rules.lifecycle import NEVER, Held, Missing, State, Wanted
+from daemon.rules.reactions import pause, step_back
 from daemon.world import Folder, World
 
 RESULT_LIFE_SECONDS = 23 * 3600.0  # the service keeps outputs for a day
@@ -32,7 +32,7 @@ class Delivery:
     world: World
     gates: Gates
     folders: Mapping[int, Folder]
-    record: Callable[[Tile, Event], Awaitable[Tile]]
+    record: Callable[..., Awaitable[Tile]]
     step: Callable[[], AbstractContextManager[None]]
     delays: dict[int, float] = field(default_factory=dict)
     failures: dict[int, int] = field(default_factory=dict)
@@ -61,7 +61,8 @@ class Delivery:
                 with self.step():
                     done = await self._end(picture, tile, folder)
         except Unstaged:
-            await self.record(await world.ledger.tile(tile.key), Missing())
+            tile = await world.ledger.tile(tile.key)
+            await self.record(tile, Missing(), wait=step_back(tile, world.clock.dice()))
         except ResultLost:
             await self._want_again(await world.ledger.tile(tile.key))
         except LedgerBroken:

@@ -177,7 +177,8 @@ class Dispatcher:
             await self.record(tile, reaction.event, wait=reaction.wait)
         elif reaction.gate is None:
             self.world.log.info("postponed", **tile.about, reason=fault.said, seconds=round(reaction.wait, 3))
-            await self.world.ledger.postpone(tile, clock.wall() + reaction.wait, tile.attempts + 1)
+            more = {"wrongs": 1} if reaction.wrong else {"attempts": 1}
+            await self.world.ledger.postpone(tile, clock.wall() + reaction.wait, **more)
 
     # Working
 

@@ -8,7 +8,7 @@ fate is unknown the service's history decides, never a reflex. What stops half-w
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from structlog.typing import FilteringBoundLogger
 
@@ -20,7 +20,19 @@ from daemon.ports_ledger import Ledger
 from daemon.rules import budget, pacing, reactions
 from daemon.rules.faults import Blame, Fault, Gate
 from daemon.rules.job import Tile
-from daemon.rules.lifecycle import NEVER, Absent, Event, Failed, Forgotten, Held, Intended, Refused, State
+from daemon.rules.lifecycle import (
+    NEVER,
+    Absent,
+    Event,
+    Failed,
+    Forgotten,
+    Held,
+    Intended,
+    Refused,
+    Spoiled,
+    Stale,
+    State,
+)
 from daemon.rules.pacing import Place, SlidingMinute
 
 FLYING = (State.SUBMITTED, State.SUBMITTING, State.UPLOADED)
@@ -44,6 +56,7 @@ class Flight:
     sources: Callable[[Tile], Awaitable[Sources]]
     stopping: asyncio.Event
     step: Callable[[], AbstractContextManager[None]]
+    purse: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def fly(self, tile: Tile) -> None:
         """Take a tile from wherever it is in flight to the end of its prediction."""
@@ -61,20 +74,32 @@ class Flight:
     async def _submit(self, tile: Tile) -> Tile:
         if reactions.submits_left(tile, self.config.api.submits_max) <= 0:
             return await self.record(tile, no_submits_left(tile))
-        over = None if tile.released else await self._over_budget()
-        if over is not None:
-            reason, until = over
-            remedy = "It goes on by itself then; `esrgand release` lets it pass now."
-            return await self.record(tile, Held(reason=reason, remedy=remedy, due_at=until))
-        async with self.gates.through(Gate.API, Gate.STORAGE):
+        async with self.gates.through(Gate.API, Gate.STORAGE) as visit:
             while (wait := self.minute.wait_seconds(self.clock.monotonic())) != 0.0:
                 await self.clock.sleep(wait if wait is not None else 1.0)
             with self.minute.place() as place, self.step():
-                now = self.clock.wall()
-                sources = await self.sources(tile)
-                event = await submit.intend(tile, sources, self.storage, now, self.config.storage.url_seconds)
-                tile = await self.record(tile, event)
-                return await self._create(tile, place) if isinstance(event, Intended) else tile
+                async with self.purse:
+                    # One at a time from the look at the budget to the intent that counts in it.
+                    event = await self._next(tile)
+                    tile = await self.record(tile, event, wait=self._pause_after(tile, event))
+                if isinstance(event, Intended):
+                    return await self._create(tile, place)
+                visit.learnt = False
+                return tile
+
+    async def _next(self, tile: Tile) -> Event:
+        """What to record before anything is sent: Intended, or why not."""
+        now = self.clock.wall()
+        over = None if tile.released else await self._over_budget(now)
+        if over is not None:
+            reason, until = over
+            remedy = "It goes on by itself then; `esrgand release` lets it pass now."
+            return Held(reason=reason, remedy=remedy, due_at=until)
+        sources = await self.sources(tile)
+        return await submit.intend(tile, sources, self.storage, now, self.config.storage.url_seconds)
+
+    def _pause_after(self, tile: Tile, event: Event) -> float:
+        return reactions.step_back(tile, self.clock.dice()) if isinstance(event, Stale) else 0.0
 
     async def _create(self, tile: Tile, place: Place) -> Tile:
         try:
@@ -93,18 +118,11 @@ class Flight:
             place.answered_at = self.clock.monotonic()
         return await self.record(tile, accepted)
 
-    async def _over_budget(self) -> tuple[str, float] | None:
+    async def _over_budget(self, now: float) -> tuple[str, float] | None:
         limits = self.config.budget
         if not limits.usd_per_day_max and not limits.usd_per_month_max:
             return None
-        now = self.clock.wall()
-        books = self.ledger.books
-        spending = budget.Spending(
-            day_usd=await books.spent(budget.day_start(now)),
-            month_usd=await books.spent(budget.month_start(now)),
-            in_flight=await self.ledger.count(State.SUBMITTED, State.SUBMITTING) + self.minute.reserved,
-            typical_usd=await books.typical_usd() or budget.TYPICAL_PREDICT_SECONDS * budget.USD_PER_SECOND,
-        )
+        spending = await self.ledger.books.spending(now)
         return budget.over_budget(spending, limits.usd_per_day_max, limits.usd_per_month_max, now)
 
     async def _look_up(self, tile: Tile) -> Tile:
@@ -123,7 +141,7 @@ class Flight:
             return await self.record(tile, found)
         reaction = reactions.doubt(tile, readable, self.clock.wall(), self.config.api.create_seconds_max)
         if reaction.event is None:
-            return await self.ledger.postpone(tile, self.clock.wall() + reaction.wait, tile.attempts)
+            return await self.ledger.postpone(tile, self.clock.wall() + reaction.wait)
         if isinstance(reaction.event, Absent) and reactions.submits_left(tile, self.config.api.submits_max) <= 0:
             return await self.record(tile, doubtful(tile))
         return await self.record(tile, reaction.event, wait=reaction.wait)
@@ -148,12 +166,13 @@ class Flight:
             # Not the API gate: that one may be closed for a reason of the creates' own, and stays so.
             self.gates.close(Gate.POLL, fault)
             self.log.debug("poll_failed", **tile.about, reason=fault.said)
-            return await self.ledger.postpone(tile, self.clock.wall() + reaction.wait, tile.attempts + 1)
+            return await self.ledger.postpone(tile, self.clock.wall() + reaction.wait, attempts=1)
         self.gates.open(Gate.POLL)
         if end is None:
             return tile
         event, bill = end
-        return await self.record(tile, event, bill=bill)
+        wait = reactions.step_back(tile, self.clock.dice()) if isinstance(event, Spoiled) else 0.0
+        return await self.record(tile, event, bill=bill, wait=wait)
 
 
 def no_submits_left(tile: Tile) -> Event:

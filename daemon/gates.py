@@ -44,6 +44,13 @@ class Closed:
     closed_at: float
 
 
+@dataclass(slots=True)
+class Visit:
+    """learnt: whether it shows that the gates may be open; not so where nothing was asked behind them."""
+
+    learnt: bool = True
+
+
 class Gates:
     """All gates, by name: a Gate's value, or that and a folder's number."""
 
@@ -104,18 +111,19 @@ class Gates:
         return False
 
     @asynccontextmanager
-    async def through(self, *names: str) -> AsyncIterator[None]:
+    async def through(self, *names: str) -> AsyncIterator[Visit]:
         """Go through these gates, one after another; what happens inside opens or closes them.
 
         A fault inside closes the gate that it names (below one of `names`: `outbox:2` for OUTBOX) and goes on its way.
         """
         probes: list[str] = []
+        visit = Visit()
         try:
             for name in names:
                 if await self.wait(name):
                     probes.append(name)
             entered = {name: self._gates[name].closed_ever for name in names}
-            yield
+            yield visit
         except Fault as fault:
             hit = next((name for name in names if fault.gate is not None and name.split(":")[0] == fault.gate), None)
             self._release(probes, hit)
@@ -125,6 +133,9 @@ class Gates:
         except BaseException:
             self._release(probes, None)
             raise
+        if not visit.learnt:
+            self._release(probes, None)
+            return
         for name in names:
             # One who started before a closing knows nothing of what closed it.
             if self._gates[name].closed_ever == entered[name]:

@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable
 from typing import Protocol
 
 from daemon.rules.admission import Decision
+from daemon.rules.budget import Spending
 from daemon.rules.job import Bill, Picture, Settled, Tile
 from daemon.rules.lifecycle import Event, Held, State
 from daemon.rules.sidecar import ResultFacts
@@ -51,11 +52,8 @@ class Books(Protocol):
     async def bill(self, job: str) -> Bill:
         """What a job cost so far."""
 
-    async def spent(self, since: float) -> float:
-        """USD billed since then."""
-
-    async def typical_usd(self) -> float | None:
-        """The mean price of the last predictions, or None."""
+    async def spending(self, now: float) -> Spending:
+        """What was billed in this day and month, and what is in flight, as of one moment."""
 
     async def submits(self, since: float) -> list[tuple[float, float | None]]:
         """The submits that left since then, and when each was answered."""
@@ -86,8 +84,8 @@ class Ledger(Protocol):
     async def record(self, tile: Tile, event: Event, at: float, *, wait: float = 0.0, bill: Bill | None = None) -> Tile:
         """The tile after the event; durable."""
 
-    async def postpone(self, tile: Tile, due_at: float, attempts: int) -> Tile:
-        """The same tile with a later due time."""
+    async def postpone(self, tile: Tile, due_at: float, *, attempts: int = 0, wrongs: int = 0) -> Tile:
+        """The same tile with a later due time. attempts, wrongs: how many more there were."""
 
     async def folders(self) -> list[int]:
         """Every folder that the ledger ever knew."""

@@ -18,7 +18,7 @@ from typing import BinaryIO, TypeVar
 
 from daemon.adapters import mounts
 from daemon.adapters.disk import fault_from, move_without_overwriting
-from daemon.ports import Scan
+from daemon.ports import Scan, mark
 from daemon.rules.faults import Blame, Changed, Fault, Gate, Vanished
 from daemon.rules.job import Look
 from daemon.rules.names import Selection, shown
@@ -117,8 +117,10 @@ class DiskInbox:
                             path = prefix + name
                             files += 1
                             # Spelled out, not through `mark`: this line runs for every file of every scan.
-                            if hash((path, status.st_size, status.st_mtime_ns, status.st_ino & LARGEST)) not in known:
-                                found.append((path, look_from(status)))
+                            if hash((path, status.st_size, status.st_mtime_ns, status.st_ino)) not in known:
+                                look = look_from(status)
+                                if mark(path, look) not in known:
+                                    found.append((path, look))
                         elif self._recursive and entry.is_dir(follow_symlinks=False) and enters(name):
                             folders.append(prefix + name)
             except OSError as error:

@@ -121,9 +121,9 @@ class SqliteLedger:
         """The tile after the event. wait: seconds before its next step. bill: of the prediction that just ended."""
         return await self._database.write(lambda db: record(db, tile, event, at, wait, bill))
 
-    async def postpone(self, tile: Tile, due_at: float, attempts: int) -> Tile:
-        """The same tile with a later due time."""
-        new = dataclasses.replace(tile, due_at=due_at, attempts=attempts)
+    async def postpone(self, tile: Tile, due_at: float, *, attempts: int = 0, wrongs: int = 0) -> Tile:
+        """The same tile with a later due time. attempts, wrongs: how many more there were."""
+        new = dataclasses.replace(tile, due_at=due_at, attempts=tile.attempts + attempts, wrongs=tile.wrongs + wrongs)
 
         def work(db: sqlite3.Connection) -> Tile:
             update(db, tile, new)

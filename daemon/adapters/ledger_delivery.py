@@ -10,6 +10,8 @@ from collections.abc import Collection
 
 from daemon.adapters.database import Database
 from daemon.adapters.records import PICTURE_SQL, picture_from, record, tiles_of, write_history
+from daemon.rules import budget
+from daemon.rules.budget import Spending
 from daemon.rules.job import Bill, Phase, Picture, Tile
 from daemon.rules.lifecycle import State, Written
 from daemon.rules.sidecar import ResultFacts
@@ -157,21 +159,20 @@ class Books:
 
         return await self._database.read(work)
 
-    async def spent(self, since: float) -> float:
-        """USD billed since then."""
+    async def spending(self, now: float) -> Spending:
+        """What was billed in this day and month, and what is in flight, as of one moment."""
 
-        def work(db: sqlite3.Connection) -> float:
-            return float(db.execute("SELECT total(cost_usd) FROM bill WHERE billed_at >= ?", (since,)).fetchone()[0])
-
-        return await self._database.read(work)
-
-    async def typical_usd(self) -> float | None:
-        """The mean price of the last hundred predictions, or None where there are none."""
-
-        def work(db: sqlite3.Connection) -> float | None:
-            sql = "SELECT avg(cost_usd) FROM (SELECT cost_usd FROM bill ORDER BY billed_at DESC LIMIT 100)"
-            mean: float | None = db.execute(sql).fetchone()[0]
-            return mean
+        def work(db: sqlite3.Connection) -> Spending:
+            billed = "SELECT total(cost_usd) FROM bill WHERE billed_at >= ?"
+            mean = "SELECT avg(cost_usd) FROM (SELECT cost_usd FROM bill ORDER BY billed_at DESC LIMIT 100)"
+            flying = "SELECT count(*) FROM tile WHERE state IN ('submitting', 'submitted')"
+            usual = budget.TYPICAL_PREDICT_SECONDS * budget.USD_PER_SECOND
+            return Spending(
+                day_usd=db.execute(billed, (budget.day_start(now),)).fetchone()[0],
+                month_usd=db.execute(billed, (budget.month_start(now),)).fetchone()[0],
+                in_flight=db.execute(flying).fetchone()[0],
+                typical_usd=db.execute(mean).fetchone()[0] or usual,
+            )
 
         return await self._database.read(work)
 

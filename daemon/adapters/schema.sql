@@ -36,6 +36,7 @@ CREATE TABLE tile (
     since             REAL NOT NULL,
     furthest          INTEGER NOT NULL,
     attempts          INTEGER NOT NULL,
+    wrongs            INTEGER NOT NULL,
     submits           INTEGER NOT NULL,
     submits_granted   INTEGER NOT NULL,
     uploads           INTEGER NOT NULL,

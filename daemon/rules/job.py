@@ -65,9 +65,10 @@ class Tile:
     """What travels. Times are seconds since 1970.
 
     due_at: not before. since: of the last transition. furthest: the highest milestone ever reached. attempts: of the
-    present step. submits: paid runs that may exist. submits_granted: more, by a person's word. uploads: so far; makes
-    each upload's key its own. absences: looks into the history that proved a submit in doubt absent. released: a
-    person let it pass, so no budget stops it. reason: of failed and held, a sentence. remedy: what helps.
+    present step. wrongs: downloads of the result that were not it. submits: paid runs that may exist.
+    submits_granted: more, by a person's word. uploads: so far; makes each upload's key its own. absences: looks into
+    the history that proved a submit in doubt absent. released: a person let it pass, so no budget stops it. reason: of
+    failed and held, a sentence. remedy: what helps.
     """
 
     job: Job
@@ -77,6 +78,7 @@ class Tile:
     since: float
     furthest: int = 0
     attempts: int = 0
+    wrongs: int = 0
     submits: int = 0
     submits_granted: int = 0
     uploads: int = 0

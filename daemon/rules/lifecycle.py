@@ -182,6 +182,8 @@ class Withdrawn(Event):
 
     name: ClassVar[str] = "withdrawn"
     reason: str
+    remedy: str = ""
+    blame: str = "picture"
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,8 +243,6 @@ TRANSITIONS: dict[State, dict[type[Event], State]] = {
 }
 
 MILESTONES = (S.ADMITTED, S.UPLOADED, S.SUBMITTING, S.SUBMITTED, S.READY, S.FETCHED, S.DONE)
-IN_FLIGHT = (S.SUBMITTED, S.SUBMITTING)
-ENDED = (S.DONE, S.FAILED)
 EVENTS = tuple(sorted({event for row in TRANSITIONS.values() for event in row}, key=lambda event: event.name))
 
 
@@ -266,17 +266,27 @@ def advance(tile: "Tile", event: Event, now: float) -> "Tile":
             changes |= {"submits": tile.submits + 1, "absences": 0, "prediction": None}
         case Refused():
             changes["submits"] = tile.submits - 1
+        case Stale() | Expired() | Missing() | Spoiled():
+            # Steps back: each round of a circle waits longer than the one before.
+            changes["attempts"] = tile.attempts + 1
+        case Succeeded():
+            changes |= {"reason": "", "remedy": "", "blame": ""}
+        case Fetched():
+            changes["wrongs"] = 0
         case Missed():
             changes["absences"] = tile.absences + 1
         case Forgotten():
             # A doubt of its own: looks of an earlier one prove nothing.
             changes["absences"] = 0
         case Released() | Retried():
-            changes |= {"attempts": 0, "furthest": 0, "reason": "", "remedy": "", "blame": ""}
+            changes |= {"attempts": 0, "wrongs": 0, "furthest": 0, "reason": "", "remedy": "", "blame": ""}
             changes["released"] = isinstance(event, Released) and event.by_person
             changes["submits_granted"] = tile.submits_granted + event.submits_granted
         case Failed() | Withdrawn():
             changes["due_at"] = NEVER
+            if tile.state is State.SUBMITTING:
+                # The only create that fails a picture is one that was refused: nothing was created.
+                changes["submits"] = tile.submits - 1
     return dataclasses.replace(tile, **changes)  # type: ignore[arg-type]  # the columns are the events' own fields
 
 

@@ -9,7 +9,19 @@ from dataclasses import dataclass
 from daemon.rules.faults import Blame, Created, Fault, Gate, NotAPicture, Outlook, Unknown
 from daemon.rules.faults import Expired as LinkExpired
 from daemon.rules.job import Tile
-from daemon.rules.lifecycle import NEVER, Absent, Event, Expired, Failed, Forgotten, Held, Missed, Refused, State
+from daemon.rules.lifecycle import (
+    NEVER,
+    TRANSITIONS,
+    Absent,
+    Event,
+    Expired,
+    Failed,
+    Forgotten,
+    Held,
+    Missed,
+    Refused,
+    State,
+)
 
 RETRY_SECONDS = 2.0
 RETRY_SECONDS_MAX = 600.0
@@ -17,7 +29,8 @@ GATE_SECONDS = 5.0
 GATE_SECONDS_MAX = 600.0
 RATE_SECONDS = 30.0  # quick retries prolong the service's block after a 429; silence clears it
 LASTING_SECONDS = 60.0  # a refused key does not get better by being shown often
-WRONG_RESULTS_MAX = 5  # downloads of a result that is whole and still wrong
+WRONG_RESULTS_MAX = 8  # downloads that were not the result; with their pauses some ten minutes
+WRONG_SECONDS = 5.0
 
 DOUBT_GRACE = 1.5  # times the request's time limit: by then a create that arrived is in the history
 DOUBT_PAUSE_SECONDS = 20.0
@@ -27,11 +40,12 @@ DOUBT_SECONDS_MAX = 3600.0  # with no readable history for this long, a person d
 
 @dataclass(frozen=True, slots=True)
 class Reaction:
-    """event: to record, or None. gate: to close. wait: seconds before the tile's next try."""
+    """event: to record, or None. gate: to close. wait: seconds before the next try. wrong: it was not the result."""
 
     event: Event | None = None
     gate: Gate | None = None
     wait: float = 0.0
+    wrong: bool = False
 
 
 def pause(tries: int, first: float, longest: float, dice: float) -> float:
@@ -42,7 +56,8 @@ def pause(tries: int, first: float, longest: float, dice: float) -> float:
 def gate_seconds(fault: Fault, closings: int, dice: float) -> float:
     """How long a gate stays closed. closings: how often it was closed since it was last open."""
     if fault.retry_after is not None:
-        return fault.retry_after * (1.0 + 0.1 * dice)
+        # Honoured, and never less than a pause of our own that grows: some say 0 and go on refusing.
+        return max(fault.retry_after * (1.0 + 0.1 * dice), pause(closings, 1.0, GATE_SECONDS_MAX, dice))
     first = LASTING_SECONDS if fault.outlook is Outlook.LASTING else GATE_SECONDS
     if fault.rate_limited:
         first = RATE_SECONDS
@@ -65,12 +80,19 @@ def react(tile: Tile, fault: Fault, now: float, dice: float) -> Reaction:
     if tile.state is State.READY:
         if isinstance(fault, LinkExpired):
             return Reaction(event=Expired(), wait=wait)
-        if isinstance(fault, NotAPicture) and tile.attempts + 1 >= WRONG_RESULTS_MAX:
-            return Reaction(event=failed(fault))
+        if isinstance(fault, NotAPicture):
+            if tile.wrongs + 1 >= WRONG_RESULTS_MAX:
+                return Reaction(event=failed(fault))
+            return Reaction(wait=pause(tile.wrongs, WRONG_SECONDS, RETRY_SECONDS_MAX, dice), wrong=True)
         return Reaction(gate=fault.gate, wait=wait)
-    if fault.blame is Blame.PICTURE:
+    if fault.blame is Blame.PICTURE and Failed in TRANSITIONS[tile.state]:
         return Reaction(event=failed(fault))
     return Reaction(gate=fault.gate, wait=wait)
+
+
+def step_back(tile: Tile, dice: float) -> float:
+    """Seconds to wait after a step back, ever longer for each."""
+    return pause(tile.attempts, RETRY_SECONDS, RETRY_SECONDS_MAX, dice) if tile.attempts else 0.0
 
 
 def _create_failed(tile: Tile, fault: Fault) -> Reaction:

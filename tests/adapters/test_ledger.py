@@ -13,6 +13,7 @@ from daemon.adapters.ledger import SqliteLedger
 from daemon.adapters.ledger_desk import release, retry
 from daemon.ports_ledger import Ledger
 from daemon.rules.admission import Decision
+from daemon.rules.budget import TYPICAL_PREDICT_SECONDS, USD_PER_SECOND, Spending
 from daemon.rules.faults import LedgerBroken, NotAPicture
 from daemon.rules.job import Bill, Look, Phase, Picture, Settled, Tile
 from daemon.rules.lifecycle import (
@@ -215,9 +216,7 @@ async def test_a_bill_is_counted_once_for_one_prediction(ledger: SqliteLedger) -
     tile = await ledger.record(tile, Expired(), 2_000.0)
     await move(ledger, tile, State.FETCHED)
     assert await ledger.books.bill(tile.job.id) == BILL
-    assert await ledger.books.spent(0.0) == BILL.cost_usd
-    assert await ledger.books.spent(2_000.5) == 0.0
-    assert await ledger.books.typical_usd() == BILL.cost_usd
+    assert (await ledger.books.spending(2_000.0)).day_usd == BILL.cost_usd
 
 
 async def test_a_stale_tile_is_a_defect_and_changes_nothing(ledger: SqliteLedger) -> None:
@@ -228,7 +227,7 @@ async def test_a_stale_tile_is_a_defect_and_changes_nothing(ledger: SqliteLedger
     with pytest.raises(AssertionError, match="no longer admitted"):
         await ledger.record(stale, Uploaded("other", "https://x.test/", None), 2_002.0)
     with pytest.raises(AssertionError, match="no longer admitted"):
-        await ledger.postpone(stale, 3_000.0, 1)
+        await ledger.postpone(stale, 3_000.0, attempts=1)
     assert await dump(ledger) == before
 
 
@@ -245,7 +244,7 @@ async def test_a_wait_and_a_postponement_move_the_due_time(ledger: SqliteLedger)
     tile = await ledger.record(tile, Absent(), 2_000.0, wait=5.0)
     assert await ledger.due([State.ADMITTED], [1], 2_004.9, 9, []) == []
     assert await ledger.due([State.ADMITTED], [1], 2_005.0, 9, []) == [tile]
-    tile = await ledger.postpone(tile, 2_050.0, 3)
+    tile = await ledger.postpone(tile, 2_050.0, attempts=3)
     assert tile.attempts == 3
     assert await ledger.due([State.ADMITTED], [1], 2_049.0, 9, []) == []
     assert await ledger.next_due([State.ADMITTED, State.READY], 2_005.0) == 2_050.0
@@ -447,6 +446,20 @@ async def test_an_asset_without_a_future_is_unwanted(ledger: SqliteLedger, end: 
     else:
         await ledger.record(tile, end, 2_000.0)
     assert await ledger.books.unwanted_assets(9) == [old]
+
+
+async def test_spending_is_by_day_and_month_with_what_is_in_flight(ledger: SqliteLedger) -> None:
+    """Of UTC; 1970 had a first of January too."""
+    assert await ledger.books.spending(0.0) == Spending(0.0, 0.0, 0, TYPICAL_PREDICT_SECONDS * USD_PER_SECOND)
+    day = 86_400.0
+    for number, at in enumerate((10.0, day + 10.0, 32 * day)):
+        tile = (await admit(ledger, settled(b"%d.png" % number, b"%d" % number)))[1]
+        await move(ledger, tile, State.READY, now=at)
+    for number, state in enumerate((State.SUBMITTING, State.SUBMITTED, State.UPLOADED)):
+        await move(ledger, (await admit(ledger, settled(b"x%d.png" % number, b"x%d" % number)))[1], state)
+    cost = BILL.cost_usd
+    assert await ledger.books.spending(day + 20.0) == Spending(2 * cost, 3 * cost, 2, pytest.approx(cost))
+    assert await ledger.books.spending(33 * day) == Spending(0.0, cost, 2, pytest.approx(cost))
 
 
 async def test_submits_are_remembered_with_their_answers(ledger: SqliteLedger) -> None:

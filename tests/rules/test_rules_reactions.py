@@ -83,9 +83,12 @@ def test_an_ambiguous_create_decides_nothing(blame: Blame, outlook: Outlook, gat
 
 
 def test_only_a_wrong_result_that_stays_wrong_is_given_up() -> None:
-    fates = [react(a_tile(State.READY, attempts=n), FAULTS["wrong"], NOW, 0.5).event for n in range(WRONG_RESULTS_MAX)]
-    assert fates[:-1] == [None] * (WRONG_RESULTS_MAX - 1)
-    assert isinstance(fates[-1], Failed)
+    fates = [react(a_tile(State.READY, wrongs=n), FAULTS["wrong"], NOW, 0.5) for n in range(WRONG_RESULTS_MAX)]
+    assert [fate.event for fate in fates[:-1]] == [None] * (WRONG_RESULTS_MAX - 1)
+    assert all(fate.wrong for fate in fates[:-1])
+    assert sum(fate.wait for fate in fates) > 300, "a host that has a bad minute costs no paid result"
+    assert isinstance(fates[-1].event, Failed)
+    assert react(a_tile(State.READY, attempts=99), FAULTS["wrong"], NOW, 0.5).event is None, "other faults do not count"
 
 
 def test_a_fresh_id_may_be_unknown_for_a_minute() -> None:
@@ -122,6 +125,10 @@ def test_a_gate_stays_closed_for_as_long_as_asked_and_longer_each_time() -> None
     assert passing[:3] == [5, 10, 20]
     assert lasting[:3] == [60, 120, 240], "a refused key is not shown often"
     assert passing[-1] == lasting[-1] == 600
+    limited = Fault("Slow down.", blame=SERVICE, gate=Gate.API, rate_limited=True)
+    assert [gate_seconds(limited, closings, 0.5) for closings in (0, 1, 9)] == [30, 60, 600], "silence clears it"
+    limited.retry_after = 7
+    assert gate_seconds(limited, 3, 0) == 7, "unless it says how much"
 
 
 # A submit in doubt

@@ -1,5 +1,6 @@
 """What the tests of the asynchronous shell share: a whole house, real but for the services and the clock."""
 
+import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -81,12 +82,13 @@ class House:
         """Drop a file and record it as it is; its job's tile."""
         self.drop(path, data, folder)
         at_work = self.folders[folder]
-        look = await at_work.inbox.look(path.encode())
+        name = os.fsencode(path)
+        look = await at_work.inbox.look(name)
         assert look is not None
-        file = settled(path.encode(), data, folder=at_work.id, look=look, recipe=at_work.config.recipe)
+        file = settled(name, data, folder=at_work.id, look=look, recipe=at_work.config.recipe)
         keeps = at_work.config.after == "keep"
         await self.ledger.admit(file, at_work.config.order, keeps, None, self.clock.wall())
-        at_work.detector.admitted(path.encode(), look)
+        at_work.detector.admitted(name, look)
         return await self.ledger.tile((file.recipe.job_id(file.content.sha256), 0))
 
     async def bring(self, tile: Tile, to: State, result: bytes = b"") -> Tile:

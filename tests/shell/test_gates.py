@@ -209,6 +209,16 @@ async def test_a_probe_that_is_cancelled_at_the_second_gate_frees_the_first(door
     assert door.inside == ["b"]
 
 
+async def test_a_probe_that_asked_nothing_opens_nothing(door: Doorway) -> None:
+    door.gates.close("api", fault())
+    await door.clock.let_pass(GATE_SECONDS)
+    async with door.gates.through("api") as visit:
+        visit.learnt = False
+    assert not door.gates.is_open("api")
+    await door.send("b")
+    assert door.gates.is_open("api")
+
+
 async def test_a_fault_closes_the_gate_that_it_names(door: Doorway) -> None:
     end = future()
     task = door.send("a", "outbox:2", "staging", end=end)

@@ -1,0 +1,455 @@
+"""Flight, where the money is: one intent, one create; what is in doubt is looked up and never repeated by reflex."""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from fakes.clock import FakeClock
+from fakes.facts import BILL
+from fakes.predictor import FakePredictor, cut, refused
+from shell_kit import House, house
+
+from daemon.ports import Running, Spoiled
+from daemon.rules.faults import Blame, Created, Fault, Gate, LedgerBroken, Outlook, Unknown
+from daemon.rules.job import Tile
+from daemon.rules.lifecycle import NEVER, State
+from daemon.rules.reactions import DOUBT_GRACE, DOUBT_PAUSE_SECONDS, DOUBT_SECONDS_MAX
+
+CREATE_SECONDS_MAX = 60.0
+DAY = 86_400.0
+
+
+@pytest.fixture
+async def at_work(tmp_path: Path, clock: FakeClock) -> AsyncIterator[House]:
+    async with house(tmp_path, clock) as at_work:
+        yield at_work
+
+
+async def fly(house: House, tile: Tile) -> Tile:
+    """Let it fly until it lands or waits; where it is then."""
+    await house.dispatcher.flight.fly(tile)
+    return await house.now(tile)
+
+
+async def fly_all(house: House, tiles: list[Tile]) -> list[Tile]:
+    await asyncio.gather(*(house.dispatcher.flight.fly(tile) for tile in tiles))
+    return [await house.now(tile) for tile in tiles]
+
+
+async def fault_of(house: House, tile: Tile) -> Fault:
+    with pytest.raises(Fault) as caught:
+        await house.dispatcher.flight.fly(tile)
+    return caught.value
+
+
+# The usual way
+
+
+async def test_one_create_and_its_result(at_work: House) -> None:
+    tile = await fly(at_work, await at_work.uploaded())
+    assert (tile.state, tile.submits, tile.prediction) == (State.READY, 1, "prediction-1")
+    assert at_work.predictor.urls == [tile.asset_url]
+    assert await at_work.history(tile) == ["admitted", "uploaded", "submitting", "submitted", "ready"]
+    assert await at_work.ledger.books.bill(tile.job.id) == BILL
+
+
+async def test_the_intent_is_durable_before_the_create_leaves(at_work: House) -> None:
+    """What another process reads from the disk while the POST is under way is what a restart would find."""
+    seen = []
+
+    async def look(image_url: str) -> None:
+        db = sqlite3.connect(at_work.config.state_dir / "ledger.db")
+        seen.append(db.execute("SELECT state, asset_url, submits FROM tile").fetchall())
+        seen.append(db.execute("SELECT name FROM history ORDER BY id").fetchall()[-1])
+        db.close()
+        assert seen[0] == [("submitting", image_url, 1)]
+
+    at_work.predictor.on_create = look
+    await fly(at_work, await at_work.uploaded())
+    assert seen[1] == ("submitting",)
+
+
+async def test_without_a_record_nothing_leaves(at_work: House) -> None:
+    tile = await at_work.uploaded()
+    await at_work.ledger.write(lambda db: db.execute("ALTER TABLE history RENAME TO away"))
+    with pytest.raises(LedgerBroken):
+        await at_work.dispatcher.flight.fly(tile)
+    assert at_work.predictor.urls == []
+
+
+async def test_a_prediction_that_runs_is_asked_for_again(at_work: House) -> None:
+    at_work.predictor.answers.extend([Running("created"), Running("processing"), Running("something new")])
+    tile = await fly(at_work, await at_work.uploaded())
+    assert tile.state is State.READY
+    assert len(at_work.predictor.asked) == 4
+    assert len(at_work.predictor.urls) == 1
+
+
+async def test_one_that_is_overdue_is_said_once_and_never_given_up(at_work: House, clock: FakeClock) -> None:
+    at_work.predictor.answers.extend([Running("created")] * 1_500)
+    tile = await fly(at_work, await at_work.uploaded())
+    assert tile.state is State.READY
+    assert clock.seconds > DAY
+    assert len(at_work.told("overdue")) == 1
+
+
+async def test_stopping_leaves_it_where_a_restart_finds_it(at_work: House) -> None:
+    async def stop(_: str) -> None:
+        at_work.dispatcher.stopping.set()
+
+    at_work.predictor.on_create = stop
+    tile = await fly(at_work, await at_work.uploaded())
+    assert (tile.state, at_work.predictor.asked) == (State.SUBMITTED, [])
+    assert (await fly(at_work, await at_work.uploaded(1))).state is State.UPLOADED
+    assert len(at_work.predictor.urls) == 1
+
+
+# In doubt
+
+
+async def test_a_create_in_doubt_that_arrived_is_found_and_goes_on(at_work: House) -> None:
+    at_work.predictor.arrives = True
+    at_work.predictor.creates.append(cut())
+    tile = await fly(at_work, await at_work.uploaded())
+    assert (tile.state, tile.prediction, tile.submits) == (State.READY, "prediction-1", 1)
+    assert len(at_work.predictor.urls) == 1
+    assert "found" in await at_work.history(tile)
+
+
+async def test_a_create_in_doubt_is_not_repeated_before_it_is_proved_absent_twice(
+    at_work: House, clock: FakeClock
+) -> None:
+    at_work.predictor.creates.append(cut())
+    tile = await fly(at_work, await at_work.uploaded())
+    assert tile.state is State.ADMITTED
+    assert len(at_work.predictor.urls) == 1, "the second create is another step, with another URL"
+    times = await at_work.ledger.deliveries.times(tile.job.id)
+    assert times["missed"] >= times["submitting"] + CREATE_SECONDS_MAX * DOUBT_GRACE
+    assert times["absent"] >= times["missed"] + DOUBT_PAUSE_SECONDS
+    assert (await at_work.history(tile)).count("missed") == 1
+    assert len(at_work.predictor.searched) >= 3, "it was also looked for during the grace: it may well be there"
+    old = at_work.predictor.urls[0]
+    await at_work.dispatcher._upload(tile)
+    tile = await fly(at_work, await at_work.now(tile))
+    assert (tile.state, tile.submits) == (State.READY, 2)
+    assert at_work.predictor.urls[1].partition("?")[0] != old.partition("?")[0]
+
+
+async def test_one_that_turns_up_in_the_second_look_is_not_paid_twice(at_work: House) -> None:
+    """The history lags; what was missed once may still be there."""
+    at_work.predictor.creates.append(cut())
+    tile = await at_work.uploaded()
+    searched = 0
+    find = at_work.predictor.find
+
+    class Lagging(FakePredictor):
+        async def find(self, model: str, image_url: str, since: float) -> str | None:
+            nonlocal searched
+            searched += 1
+            if (await at_work.now(tile)).absences:
+                at_work.predictor.made[image_url] = "prediction-late"
+            return await find(model, image_url, since)
+
+    lagging = Lagging()
+    lagging.__dict__ = at_work.predictor.__dict__
+    at_work.dispatcher.flight.predictor = lagging
+    tile = await fly(at_work, tile)
+    assert (tile.state, tile.prediction) == (State.READY, "prediction-late")
+    assert (len(at_work.predictor.urls), tile.submits) == (1, 1)
+
+
+async def test_an_unreadable_history_decides_nothing_and_then_a_person_does(at_work: House, clock: FakeClock) -> None:
+    at_work.predictor.creates.append(cut())
+    at_work.predictor.lookups.extend([Fault("The history is down.", blame=Blame.SERVICE)] * 1_000)
+    before = clock.seconds
+    tile = await fly(at_work, await at_work.uploaded())
+    assert (tile.state, tile.due_at) == (State.HELD, NEVER)
+    assert clock.seconds - before > DOUBT_SECONDS_MAX
+    assert len(at_work.predictor.urls) == 1
+
+
+async def test_a_look_that_failed_proves_nothing(at_work: House) -> None:
+    at_work.predictor.creates.append(cut())
+    down = Fault("The history is down.", blame=Blame.SERVICE)
+    at_work.predictor.lookups.extend([down, None, down, None, down, None, down, None])
+    tile = await fly(at_work, await at_work.uploaded())
+    assert (await at_work.history(tile)).count("missed") == 1
+    assert len(at_work.predictor.urls) == 1
+
+
+async def test_the_last_submit_in_doubt_is_a_persons_decision(tmp_path: Path, clock: FakeClock) -> None:
+    async with house(tmp_path, clock, api={"submits_max": 1}) as at_work:
+        at_work.predictor.creates.append(cut())
+        tile = await fly(at_work, await at_work.uploaded())
+        assert (tile.state, tile.due_at, tile.submits) == (State.HELD, NEVER, 1)
+        assert len(at_work.predictor.urls) == 1
+
+
+async def test_a_forgotten_prediction_is_looked_up_and_not_made_again(at_work: House, clock: FakeClock) -> None:
+    """A fresh id gets its time; one that stays unknown is looked for in the history."""
+    at_work.predictor.answers.extend([Unknown("Never heard of it.")] * 30)
+    tile = await fly(at_work, await at_work.uploaded())
+    assert tile.state is State.READY
+    assert "forgotten" in await at_work.history(tile)
+    assert "found" in await at_work.history(tile)
+    times = await at_work.ledger.deliveries.times(tile.job.id)
+    assert times["forgotten"] - times["submitting"] > 60
+    assert len(at_work.predictor.urls) == 1
+
+
+# Refused
+
+
+async def test_a_429_gives_the_submit_back_and_closes_the_gate(at_work: House, clock: FakeClock) -> None:
+    at_work.predictor.creates.append(refused(429, retry_after=100.0))
+    fault = await fault_of(at_work, await at_work.uploaded())
+    assert fault.gate is Gate.API
+    tile = (await at_work.ledger.due([State.UPLOADED], [1], clock.wall(), 9, []))[0]
+    assert (tile.submits, tile.attempts) == (0, 0)
+    assert not at_work.gates.is_open("api")
+    before = clock.seconds
+    tile = await fly(at_work, tile)
+    assert (tile.state, tile.submits) == (State.READY, 1)
+    assert clock.seconds - before >= 100.0
+    assert at_work.gates.is_open("api")
+    assert len(at_work.predictor.urls) == 2
+
+
+async def test_a_create_in_doubt_closes_the_gate_for_the_others(at_work: House) -> None:
+    at_work.predictor.creates.append(cut())
+    await fly(at_work, await at_work.uploaded())
+    assert len(at_work.told("gate_closed")) == 1
+
+
+async def test_what_the_model_refuses_fails_that_picture_alone(at_work: House) -> None:
+    at_work.predictor.creates.append(
+        Fault("The model takes no such picture.", blame=Blame.PICTURE, outlook=Outlook.LASTING)
+    )
+    tile = await fly(at_work, await at_work.uploaded())
+    assert (tile.state, tile.reason, tile.blame) == (State.FAILED, "The model takes no such picture.", "picture")
+    assert at_work.gates.is_open("api")
+    assert (await fly(at_work, await at_work.uploaded(1))).state is State.READY
+
+
+async def test_a_picture_that_may_have_been_created_is_not_failed(at_work: House) -> None:
+    fault = Fault("Who knows.", blame=Blame.PICTURE, created=Created.MAYBE)
+    at_work.predictor.creates.append(fault)
+    at_work.predictor.arrives = True
+    assert (await fly(at_work, await at_work.uploaded())).state is State.READY
+    assert len(at_work.predictor.urls) == 1
+
+
+# Ends without a result
+
+
+async def test_a_passing_failure_is_paid_and_tried_once_more(at_work: House) -> None:
+    at_work.predictor.answers.append(Spoiled("CUDA out of memory", passing=True, cost_usd=0.001))
+    tile = await fly(at_work, await at_work.uploaded())
+    assert (tile.state, tile.submits) == (State.ADMITTED, 1)
+    assert (await at_work.ledger.books.bill(tile.job.id)).cost_usd == 0.001
+    await at_work.dispatcher._upload(tile)
+    at_work.predictor.answers.append(Spoiled("CUDA out of memory", passing=True, cost_usd=0.001))
+    tile = await fly(at_work, await at_work.now(tile))
+    assert tile.state is State.FAILED, "two paid runs are all there are"
+    assert (await at_work.ledger.books.bill(tile.job.id)).cost_usd == 0.002
+    assert len(at_work.predictor.urls) == 2
+
+
+async def test_a_lasting_failure_fails_with_the_services_words(at_work: House) -> None:
+    at_work.predictor.answers.append(Spoiled("Input image is greater than the max", passing=False, cost_usd=0.0))
+    tile = await fly(at_work, await at_work.uploaded())
+    assert tile.state is State.FAILED
+    assert "greater than the max" in tile.reason
+
+
+async def test_no_submits_left_means_no_create(at_work: House) -> None:
+    tile = await at_work.uploaded()
+    await at_work.ledger.write(lambda db: db.execute("UPDATE tile SET submits = 2"))
+    assert (await fly(at_work, await at_work.now(tile))).state is State.FAILED
+    assert at_work.predictor.urls == []
+
+
+async def test_trouble_with_questions_costs_nothing(at_work: House) -> None:
+    """The prediction runs on: it is asked for again, nothing is created, and creates are not held up."""
+    down = Fault("The API answered 503.", blame=Blame.SERVICE, gate=Gate.API)
+    at_work.predictor.answers.extend([down] * 20)
+    tile = await fly(at_work, await at_work.uploaded())
+    assert tile.state is State.READY
+    assert len(at_work.predictor.urls) == 1
+    assert at_work.gates.is_open("api")
+    assert len(at_work.told("gate_closed")) <= 1
+
+
+# The last look before the money
+
+
+async def test_a_picture_that_changed_or_left_is_withdrawn(at_work: House) -> None:
+    tiles = [await at_work.uploaded(number) for number in range(2)]
+    at_work.drop("0.png", b"another picture")
+    (at_work.inbox / "1.png").unlink()
+    assert [(await fly(at_work, tile)).state for tile in tiles] == [State.FAILED, State.FAILED]
+    assert at_work.predictor.urls == []
+    assert [len(await at_work.history(tile)) for tile in tiles] == [3, 3]
+    assert await at_work.ledger.known(1) == []
+
+
+async def test_a_copy_that_is_still_there_is_enough(at_work: House) -> None:
+    tile = await at_work.uploaded()
+    await at_work.admit("copy.png", b"picture 0")
+    (at_work.inbox / "0.png").unlink()
+    assert (await fly(at_work, tile)).state is State.READY
+
+
+async def test_an_inbox_that_is_away_withdraws_nothing(at_work: House) -> None:
+    tile = await at_work.uploaded()
+    at_work.inbox.rename(at_work.inbox.with_name("away"))
+    fault = await fault_of(at_work, tile)
+    assert fault.blame is Blame.HOUSE
+    assert (await at_work.now(tile)).state is State.UPLOADED
+    assert at_work.predictor.urls == []
+
+
+async def test_a_url_that_is_too_old_is_made_anew_first(at_work: House) -> None:
+    at_work.storage.url_seconds = 10
+    tile = await fly(at_work, await at_work.uploaded())
+    assert (tile.state, tile.submits) == (State.ADMITTED, 0)
+    assert at_work.predictor.urls == []
+
+
+async def test_a_probe_that_was_never_sent_opens_no_gate(at_work: House, clock: FakeClock) -> None:
+    tile = await at_work.uploaded()
+    (at_work.inbox / "0.png").unlink()
+    at_work.gates.close("api", refused())
+    assert (await fly(at_work, tile)).state is State.FAILED
+    assert not at_work.gates.is_open("api")
+    assert (await fly(at_work, await at_work.uploaded(1))).state is State.READY
+    assert at_work.gates.is_open("api")
+
+
+# Bounds
+
+
+async def test_never_more_in_flight_than_slots(tmp_path: Path, clock: FakeClock) -> None:
+    async with house(tmp_path, clock, api={"in_flight_max": 3}) as at_work:
+        may, full = asyncio.Event(), asyncio.Event()
+
+        async def hold(_: str) -> None:
+            if at_work.predictor.creating == 3:
+                full.set()
+            await may.wait()
+
+        at_work.predictor.on_create = hold
+        flights = asyncio.ensure_future(fly_all(at_work, [await at_work.uploaded(number) for number in range(8)]))
+        async with asyncio.timeout(20):
+            await full.wait()
+        for _ in range(20):
+            await at_work.ledger.counts()
+        assert (at_work.predictor.creating, at_work.dispatcher.slots.locked()) == (3, True)
+        may.set()
+        assert {tile.state for tile in await flights} == {State.READY}
+        assert (at_work.predictor.creating_most, len(at_work.predictor.urls)) == (3, 8)
+        assert at_work.predictor.running_most <= 3
+
+
+async def test_never_more_creates_in_a_minute_than_allowed(tmp_path: Path, clock: FakeClock) -> None:
+    """However long each takes, and across a restart."""
+    times: list[float] = []
+
+    async def note(_: str) -> None:
+        times.append(clock.seconds)
+
+    for part in range(2):
+        async with house(tmp_path, clock, api={"creates_per_minute_max": 4}) as at_work:
+            at_work.predictor.on_create = note
+            await fly_all(at_work, [await at_work.uploaded(10 * part + number) for number in range(7)])
+    assert len(times) == 14
+    for time in times:
+        assert len([other for other in times if time <= other < time + 60]) <= 4
+
+
+async def test_the_budget_holds_and_the_new_day_lets_go(tmp_path: Path, clock: FakeClock) -> None:
+    async with house(tmp_path, clock, budget={"usd_per_day_max": BILL.cost_usd * 2.5}) as at_work:
+        tiles = [await fly(at_work, await at_work.uploaded(number)) for number in range(3)]
+        assert [tile.state for tile in tiles] == [State.READY, State.READY, State.HELD]
+        assert "day's budget" in tiles[2].reason
+        assert tiles[2].due_at % DAY == 0
+        assert clock.wall() < tiles[2].due_at <= clock.wall() + DAY
+        assert len(at_work.predictor.urls) == 2
+        clock.advance(tiles[2].due_at - clock.wall())
+        await at_work.dispatcher._release(tiles[2])
+        tile = await at_work.now(tiles[2])
+        await at_work.dispatcher._upload(tile)
+        assert (await fly(at_work, await at_work.now(tile))).state is State.READY
+
+
+@pytest.mark.parametrize("runs", [1, 3, 8])
+async def test_the_budget_holds_for_those_who_start_together(tmp_path: Path, clock: FakeClock, runs: int) -> None:
+    """What is in flight is not billed yet; ten that look at the same moment must not all see room for one."""
+    async with house(tmp_path, clock, budget={"usd_per_month_max": BILL.cost_usd * (runs + 0.5)}) as at_work:
+        await at_work.ledger.write(
+            lambda db: (
+                db.execute("INSERT INTO folder VALUES (9, x'00')")
+                and db.execute("INSERT INTO job VALUES ('past', 9, x'00', '', 0, 0, 0, '', '', 1.0, 0)")
+                and db.execute("INSERT INTO bill VALUES ('past', 'past', 0, 0, ?, 1)", (BILL.cost_usd,))
+            )
+        )
+        at_work.predictor.answers.extend([Running("processing")] * 30)
+        tiles = await fly_all(at_work, [await at_work.uploaded(number) for number in range(10)])
+        assert len(at_work.predictor.urls) == runs
+        assert [tile.state for tile in tiles].count(State.HELD) == 10 - runs
+
+
+async def test_what_a_person_released_passes_the_budget(tmp_path: Path, clock: FakeClock) -> None:
+    async with house(tmp_path, clock, budget={"usd_per_day_max": 0.0001}) as at_work:
+        tile = await at_work.uploaded()
+        await at_work.ledger.write(lambda db: db.execute("UPDATE tile SET released = 1"))
+        assert (await fly(at_work, await at_work.now(tile))).state is State.READY
+
+
+# A restart
+
+
+@pytest.mark.parametrize("arrived", [True, False])
+async def test_cut_down_in_the_middle_of_a_create(tmp_path: Path, clock: FakeClock, arrived: bool) -> None:
+    async with house(tmp_path, clock) as at_work:
+        begun, never = asyncio.Event(), asyncio.Event()
+
+        async def hang(image_url: str) -> None:
+            if arrived:
+                at_work.predictor.made[image_url] = "prediction-1"
+            begun.set()
+            await never.wait()
+
+        at_work.predictor.on_create = hang
+        flight = asyncio.create_task(at_work.dispatcher.flight.fly(await at_work.uploaded()))
+        await begun.wait()
+        flight.cancel()
+        await asyncio.gather(flight, return_exceptions=True)
+        made = at_work.predictor.made
+    async with house(tmp_path, clock) as again:
+        again.predictor.made = made
+        [tile] = await again.ledger.due([State.SUBMITTING], [1], clock.wall(), 9, [])
+        assert tile.submits == 1
+        tile = await fly(again, tile)
+        assert again.predictor.urls == []
+        assert tile.state is (State.READY if arrived else State.ADMITTED)
+
+
+async def test_a_restart_with_an_id_polls_and_creates_nothing(tmp_path: Path, clock: FakeClock) -> None:
+    async with house(tmp_path, clock) as at_work:
+        await at_work.bring(await at_work.uploaded(), State.SUBMITTED)
+    async with house(tmp_path, clock) as again:
+        [tile] = await again.ledger.due([State.SUBMITTED], [1], clock.wall(), 9, [])
+        again.predictor.made = {"": str(tile.prediction)}
+        assert (await fly(again, tile)).state is State.READY
+        assert (again.predictor.urls, again.predictor.searched) == ([], [])
+
+
+async def test_a_folder_that_is_no_longer_configured_keeps_what_is_paid(tmp_path: Path, clock: FakeClock) -> None:
+    async with house(tmp_path, clock, folders=2) as at_work:
+        tile = await at_work.admit("a.png", b"x", folder=1)
+        await at_work.bring(tile, State.SUBMITTED)
+    async with house(tmp_path, clock) as again:
+        assert [found.key for found in await again.dispatcher.lanes["flight"].find(9, set())] == [tile.key]

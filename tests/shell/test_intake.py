@@ -1,0 +1,216 @@
+"""Intake: from folders to the ledger, with real pictures; what is not ready waits, and nobody else waits for it."""
+
+import asyncio
+import dataclasses
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pytest
+import pyvips
+from fakes.clock import FakeClock
+from shell_kit import House, house
+
+from daemon.adapters.picture import VipsPictures
+from daemon.intake import WORKERS, Intake
+from daemon.ports import Pictures, Reading
+from daemon.rules.faults import LedgerBroken
+from daemon.rules.lifecycle import State
+from daemon.rules.settling import Candidate
+
+
+def picture(width: int = 8, height: int = 6, shade: int = 100) -> bytes:
+    data: bytes = (pyvips.Image.black(width, height) + shade).cast("uchar").write_to_buffer(".png")
+    return data
+
+
+class Shop:
+    """Intake at work on a house; its clock runs as fast as its tasks go."""
+
+    def __init__(self, house: House, pictures: Pictures | None = None) -> None:
+        self.house = house
+        world = house.dispatcher.world
+        world = dataclasses.replace(world, pictures=pictures or world.pictures)
+        self.queue: asyncio.Queue[Candidate] = asyncio.Queue(maxsize=8)
+        self.poked: list[State] = []
+        self.stopping = asyncio.Event()
+        wakes = {folder.id: asyncio.Event() for folder in house.folders}
+        for folder in house.folders:
+            folder.detector.hand = self.queue.put_nowait
+            folder.detector.has_room = lambda: not self.queue.full()
+            folder.detector.wake = wakes[folder.id].set
+        folders = {folder.id: folder for folder in house.folders}
+        self.intake = Intake(house.config, world, folders, wakes, self.queue, self.poked.append, self.stopping)
+
+    async def until(self, true: Callable[[], bool]) -> None:
+        """Return when it is so; the log is written at every change."""
+        async with asyncio.timeout(30):
+            while not true():
+                await asyncio.sleep(0)
+
+    async def told(self, event: str, times: int = 1) -> list[dict[str, Any]]:
+        """The lines of that event, once there are so many."""
+        await self.until(lambda: len(self.house.told(event)) >= times)
+        return self.house.told(event)
+
+
+@asynccontextmanager
+async def shop(root: Path, clock: FakeClock, pictures: Pictures | None = None, **more: Any) -> AsyncIterator[Shop]:
+    async with house(root, clock, **more) as opened:
+        shop = Shop(opened, pictures)
+        async with asyncio.TaskGroup() as group:
+            tasks = shop.intake.start(group)
+            assert len(tasks) == len(opened.folders) + WORKERS
+            try:
+                yield shop
+            finally:
+                for task in tasks:
+                    task.cancel()
+
+
+async def test_a_picture_is_read_and_recorded(tmp_path: Path, clock: FakeClock) -> None:
+    async with shop(tmp_path, clock) as at_work:
+        at_work.house.drop("trip/a.png", picture())
+        [line] = await at_work.told("admitted")
+        assert (line["picture"], line["decision"]) == ("trip/a.png", "new")
+        tile = await at_work.house.ledger.tile((line["job"], 0))
+        content = tile.job.content
+        assert (content.width, content.height, content.format, content.bytes) == (8, 6, "PNG", len(picture()))
+        await at_work.until(at_work.intake.is_idle)
+        assert State.ADMITTED in at_work.poked
+
+
+async def test_a_restart_reads_nothing_twice(tmp_path: Path, clock: FakeClock) -> None:
+    async with shop(tmp_path, clock) as at_work:
+        at_work.house.drop("a.png", picture())
+        await at_work.told("admitted")
+    async with shop(tmp_path, clock) as at_work:
+        at_work.house.drop("b.png", picture(shade=50))
+        [line] = await at_work.told("admitted")
+        assert line["picture"] == "b.png"
+        await at_work.until(at_work.intake.is_idle)
+        assert len(at_work.house.told("admitted")) == 1
+
+
+async def test_a_broken_picture_waits_with_its_reason_and_holds_up_nobody(tmp_path: Path, clock: FakeClock) -> None:
+    async with shop(tmp_path, clock) as at_work:
+        at_work.house.drop("0.png", picture()[:-20])
+        at_work.house.drop("1.png", picture())
+        [admitted] = await at_work.told("admitted")
+        assert admitted["picture"] == "1.png"
+        [waiting] = await at_work.told("not_ready")
+        assert (waiting["picture"], waiting["sign"]) == ("0.png", "hard")
+        [(_, path, reason)] = at_work.intake.unready()
+        assert (path, reason) == (b"0.png", waiting["reason"])
+        await at_work.told("failed")
+        assert len(at_work.house.told("not_ready")) == 1, "the same reason is said once"
+        [failed] = at_work.house.told("failed")
+        assert failed["picture"] == "0.png"
+        assert "does not decode" in failed["reason"]
+        assert clock.seconds >= 1_800, "after half an hour, not sooner"
+
+
+async def test_a_broken_picture_that_is_mended_goes_on(tmp_path: Path, clock: FakeClock) -> None:
+    async with shop(tmp_path, clock) as at_work:
+        at_work.house.drop("a.png", picture()[:-20])
+        await at_work.told("not_ready")
+        at_work.house.drop("a.png", picture())
+        await at_work.told("admitted")
+        assert at_work.intake.unready() == []
+
+
+async def test_a_soft_sign_is_accepted_the_second_time(tmp_path: Path, clock: FakeClock) -> None:
+    async with shop(tmp_path, clock) as at_work:
+        at_work.house.drop("a.png", picture() + b"trailer")
+        [admitted] = await at_work.told("admitted")
+        assert [line["sign"] for line in at_work.house.told("not_ready")] == ["soft"]
+        assert (await at_work.house.ledger.tile((admitted["job"], 0))).job.content.format == "PNG"
+
+
+async def test_too_many_pixels_fail_at_once_and_say_how_many(tmp_path: Path, clock: FakeClock) -> None:
+    async with shop(tmp_path, clock, api={"pixels_max": 40}) as at_work:
+        at_work.house.drop("a.png", picture())
+        [failed] = await at_work.told("failed")
+        assert "8 x 6" in failed["reason"]
+        assert (await at_work.house.ledger.tile((failed["job"], 0))).state is State.FAILED
+
+
+async def test_a_big_drop_is_held_for_a_person(tmp_path: Path, clock: FakeClock) -> None:
+    async with shop(tmp_path, clock, budget={"pictures_per_drop_max": 2}) as at_work:
+        for number in range(5):
+            at_work.house.drop(f"{number}.png", picture(shade=number * 20))
+        await at_work.told("admitted", 5)
+        counts = await at_work.house.ledger.counts()
+        assert counts == {State.ADMITTED: 2, State.HELD: 3}
+
+
+async def test_a_folder_that_goes_and_comes_is_told_once_each_and_others_go_on(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    async with shop(tmp_path, clock, folders=2) as at_work:
+        await at_work.until(at_work.intake.is_idle)
+        away = at_work.house.inbox.rename(tmp_path / "away")
+        [gone] = await at_work.told("folder_unavailable")
+        assert gone["inbox"] == str(at_work.house.inbox)
+        assert len(at_work.intake.faults()) == 1
+        before = clock.seconds
+        at_work.house.drop("b.png", picture(), folder=1)
+        await at_work.told("admitted")
+        await at_work.until(lambda: clock.seconds > before + 100)
+        away.rename(at_work.house.inbox)
+        await at_work.told("folder_available")
+        at_work.house.drop("a.png", picture(shade=7))
+        await at_work.told("admitted", 2)
+        assert len(at_work.house.told("folder_unavailable")) == 1
+        assert len(at_work.house.told("folder_available")) == 1
+        assert at_work.intake.faults() == []
+
+
+async def test_a_picture_that_is_gone_when_its_turn_comes_is_forgotten(tmp_path: Path, clock: FakeClock) -> None:
+    async with shop(tmp_path, clock) as at_work:
+        file = at_work.house.drop("a.png", picture())
+        detector = at_work.house.folders[0].detector
+        hand = detector.hand
+
+        def hand_late(candidate: Candidate) -> None:
+            file.unlink()
+            hand(candidate)
+
+        detector.hand = hand_late
+        await at_work.until(lambda: detector.scans > 0 and not file.exists() and not detector.settling)
+        await at_work.until(at_work.intake.is_idle)
+        assert await at_work.house.ledger.counts() == {}
+        assert at_work.intake.faults() == []
+
+
+class Defective(VipsPictures):
+    """Meets a defect of ours with some files."""
+
+    async def read(self, source: BinaryIO) -> Reading:
+        reading = await super().read(source)
+        return reading if reading.content.width != 13 else 1 // 0  # type: ignore[return-value]
+
+
+async def test_a_defect_with_one_file_stops_nothing(tmp_path: Path, clock: FakeClock) -> None:
+    pictures = Defective()
+    async with shop(tmp_path, clock, pictures) as at_work:
+        at_work.house.drop("0.png", picture(width=13))
+        await at_work.told("defect")
+        at_work.house.drop("1.png", picture())
+        [line] = await at_work.told("admitted")
+        assert line["picture"] == "1.png"
+        await at_work.told("defect", 2)
+    pictures.close()
+
+
+async def test_a_broken_ledger_ends_everything(tmp_path: Path, clock: FakeClock) -> None:
+    async def break_it() -> None:
+        async with shop(tmp_path, clock) as at_work:
+            await at_work.house.ledger.write(lambda db: db.execute("DROP TABLE picture"))
+            at_work.house.drop("a.png", picture())
+            await at_work.until(lambda: False)
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await break_it()
+    assert caught.group_contains(LedgerBroken)
