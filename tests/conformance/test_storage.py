@@ -1,9 +1,7 @@
 """What every storage promises: on the fake, on a bucket (an emulator's), on the API's own uploads."""
 
 import io
-import json
-import subprocess
-import sys
+import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +10,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
+from e2e.world import BUCKET, Emulator
 from fakes.clock import FakeClock
 from fakes.storage import FakeStorage
 
@@ -24,17 +21,8 @@ from daemon.ports import Storage
 from daemon.rules.faults import Changed, Fault, Gate
 
 KEY = "key-0123456789abcdef"
-BUCKET = "pictures"
 PICTURE = bytes(range(256)) * 4
 LARGE = bytes(range(256)) * 40_000  # 10 MB: more than one piece for a bucket.
-EMULATOR = f"""
-from gcp_storage_emulator.server import create_server
-server = create_server("127.0.0.1", 0, in_memory=True, default_bucket="{BUCKET}")
-server.start()
-print(server._api._httpd.server_address[1], flush=True)
-input()
-server.stop()
-"""
 
 
 @dataclass
@@ -47,36 +35,9 @@ class Arena:
 
 @pytest.fixture(scope="session")
 def emulator() -> Iterator[str]:
-    with subprocess.Popen(
-        [sys.executable, "-c", EMULATOR], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    ) as process:
-        assert process.stdout
-        yield f"http://127.0.0.1:{int(process.stdout.readline())}"
-        process.kill()
-
-
-@pytest.fixture(scope="session")
-def account(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The key file of a service account that never was."""
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    pem = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    ).decode()
-    file = tmp_path_factory.mktemp("account") / "account.json"
-    file.write_text(
-        json.dumps(
-            {
-                "type": "service_account",
-                "project_id": "nowhere",
-                "private_key_id": "1",
-                "private_key": pem,
-                "client_email": "esrgand@nowhere.iam.gserviceaccount.com",
-                "client_id": "1",
-                "token_uri": "https://oauth2.googleapis.com/token",
-            }
-        )
-    )
-    return file
+    emulator = Emulator()
+    yield emulator.url
+    emulator.end(signal.SIGKILL)
 
 
 @pytest.fixture(params=["fake", "gcs-signed", "gcs-public", "vendor"])

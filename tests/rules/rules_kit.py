@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from daemon.rules import lifecycle
 from daemon.rules.job import Content, Job, Look, Phase, Picture, Tile
@@ -14,7 +14,10 @@ SHA = "ab" * 32
 SECRET = "X-Goog-Signature=5ecre7"
 
 # The same examples in every run: a property that fails, fails for everybody.
-quick = settings(max_examples=100, deadline=None, derandomize=True, database=None)
+# Nothing here depends on how fast or how busy the machine is.
+quick = settings(
+    max_examples=100, deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
 
 
 def a_job(path: bytes = b"trip/a.jpg") -> Job:
