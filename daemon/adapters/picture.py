@@ -77,8 +77,9 @@ class VipsPictures:
             content = Content(digest, size, image.width, image.height, format_)
             if content.pixels <= self._pixels_max:
                 _decode(image)
-        except vips.Error as error:
-            return Reading(empty, Sign.HARD, f"It does not decode as a picture ({_first_line(error)}).")
+        except vips.Error:
+            # libvips' own words are shared by its threads: they may be about another picture.
+            return Reading(empty, Sign.HARD, "It does not decode: it is damaged, cut short, or no picture at all.")
         soft = _soft_sign(format_, size, head, tail)
         return Reading(content, Sign.SOFT, soft) if soft else Reading(content)
 
@@ -95,8 +96,8 @@ class VipsPictures:
                     f"The result has {image.width} x {image.height} pixels, far more than were asked for."
                 )
             _decode(image)
-        except vips.Error as error:
-            raise NotAPicture(f"The result does not decode as a picture ({_first_line(error)}).") from None
+        except vips.Error:
+            raise NotAPicture("The result does not decode: it is damaged, cut short, or no picture at all.") from None
         return image.width, image.height, FORMATS.get(str(image.get("vips-loader")), "")
 
     async def convert(self, source: Path, target: Path, format_: str, quality: int) -> None:

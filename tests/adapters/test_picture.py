@@ -1,5 +1,6 @@
 """Decoding with the real libvips: whole, not yet whole, or no picture at all."""
 
+import asyncio
 import hashlib
 import zlib
 from collections.abc import AsyncIterator
@@ -120,6 +121,19 @@ async def test_trailing_bytes_are_a_soft_sign(pictures: VipsPictures, files: Fil
     assert reading.sign is Sign.SOFT
     assert format_ in reading.reason
     assert (reading.content.width, reading.content.height, reading.content.format) == (WIDTH, HEIGHT, format_)
+
+
+async def test_the_same_damage_has_the_same_reason_whatever_else_is_decoded(
+    pictures: VipsPictures, tmp_path: Path
+) -> None:
+    """libvips keeps its last error for all threads; a person must not be told of another's."""
+    damaged = [encoded(suffix, noise(width=600, height=400))[:-3000] for suffix in SUFFIXES] * 4
+    files = [Files(tmp_path / str(number)) for number in range(len(damaged))]
+    for file in files:
+        file.path.parent.mkdir()
+    readings = await asyncio.gather(*(file.read(pictures, data) for file, data in zip(files, damaged, strict=True)))
+    assert {reading.sign for reading in readings} == {Sign.HARD}
+    assert len({reading.reason for reading in readings}) == 1
 
 
 async def test_damage_in_the_middle_of_a_png(pictures: VipsPictures, files: Files) -> None:

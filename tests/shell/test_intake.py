@@ -104,7 +104,7 @@ async def test_a_broken_picture_waits_with_its_reason_and_holds_up_nobody(tmp_pa
         [(_, path, reason)] = at_work.intake.unready()
         assert (path, reason) == (b"0.png", waiting["reason"])
         await at_work.told("failed")
-        assert len(at_work.house.told("not_ready")) == 1, "the same reason is said once"
+        assert at_work.house.told("not_ready") == [waiting], "the same reason is said once"
         [failed] = at_work.house.told("failed")
         assert failed["picture"] == "0.png"
         assert "does not decode" in failed["reason"]
