@@ -10,11 +10,13 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, TypeVar
 
 from daemon.rules.job import Content, Look, Picture, Tile
 from daemon.rules.recipe import Recipe
 from daemon.rules.settling import Sign
+
+T = TypeVar("T")
 
 
 class Clock(Protocol):
@@ -195,6 +197,9 @@ class Inbox(Protocol):
     def open(self, path: bytes, look: Look) -> AbstractAsyncContextManager[BinaryIO]:
         """The file, opened for reading. Raises Changed or Vanished where it is not what `look` says, on leaving too."""
 
+    async def aside(self, work: Callable[[], T]) -> T:
+        """Run what may hang as the folder does, in the folder's own threads."""
+
     async def archive(self, path: bytes, look: Look, to: Path) -> None:
         """Move a source away, keeping its place in the tree; nothing is overwritten. Changed or gone: left alone."""
 
@@ -249,10 +254,10 @@ class Disk(Protocol):
 
 
 class Watcher(Protocol):
-    """Hints of what changed in an inbox; never the truth."""
+    """Hints of what changed in an inbox; never the truth. All but `take` may hang where the inbox's mount does."""
 
     def begin(self, wake: Callable[[], None]) -> None:
-        """Start watching; `wake` is called in the loop when there is something to take. Raises Fault."""
+        """Start watching; `wake` is called, in another thread, when there is something to take. Raises Fault."""
 
     def take(self) -> tuple[set[bytes], bool]:
         """The paths hinted at since the last time, and whether hints were lost."""

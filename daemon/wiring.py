@@ -195,7 +195,12 @@ async def _folder(
         watcher = InboxWatcher(config.inbox, recursive=config.recursive)
         stack.callback(watcher.end)
     id_ = await ledger.folder(bytes(config.inbox), config.order)
-    wakes[id_] = asyncio.Event()
+    wakes[id_] = event = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def wake() -> None:
+        loop.call_soon_threadsafe(event.set)
+
     detector = Detector(
         folder=id_,
         inbox=inbox,
@@ -205,7 +210,7 @@ async def _folder(
         known={mark(path, look) for path, look in await ledger.known(id_)},
         has_room=lambda: not queue.full(),
         hand=queue.put_nowait,
-        wake=wakes[id_].set,
+        wake=wake,
         watcher=watcher,
     )
     return Folder(id_, config, inbox, detector)

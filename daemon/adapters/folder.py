@@ -62,6 +62,10 @@ class DiskInbox:
                 return future.result()
         raise self._unavailable("does not answer")
 
+    async def aside(self, work: Callable[[], T]) -> T:
+        """Run what may hang as the folder does."""
+        return await self._run(work)
+
     def _unavailable(self, why: str) -> Fault:
         return Fault(
             f"The inbox {self.root} {why}.",

@@ -6,7 +6,6 @@ exception would kill its thread silently), and a set that grows too large is dro
 and made again leaves a dead watch behind that claims to be alive: `is_alive` compares the folder itself.
 """
 
-import asyncio
 import os
 import threading
 from collections.abc import Callable
@@ -48,7 +47,6 @@ class InboxWatcher(FileSystemEventHandler):
         self._overflow = False
         self._observer: BaseObserver | None = None
         self._watched: tuple[int, int] | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._wake: Callable[[], None] = lambda: None
 
     def _identity(self) -> tuple[int, int] | None:
@@ -60,7 +58,6 @@ class InboxWatcher(FileSystemEventHandler):
 
     def begin(self, wake: Callable[[], None]) -> None:
         """Start watching."""
-        self._loop = asyncio.get_running_loop()
         self._wake = wake
         self._watched = self._identity()
         observer: BaseObserver | None = None
@@ -90,9 +87,9 @@ class InboxWatcher(FileSystemEventHandler):
                 self._hints.clear()
             first = not self._hints
             self._hints.add(path[len(self._root) + 1 :])
-        if first and self._loop is not None:
+        if first:
             try:
-                self._loop.call_soon_threadsafe(self._wake)
+                self._wake()
             except RuntimeError:
                 pass  # The loop has ended; so has everybody who would listen.
 

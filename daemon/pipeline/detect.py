@@ -23,7 +23,7 @@ WATCH_AGAIN_SECONDS = 60.0
 
 @dataclass(slots=True)
 class Detector:
-    """has_room: whether the admission's queue takes another candidate. hand: puts one there."""
+    """has_room: whether the admission's queue takes another candidate. hand: puts one there. wake: from any thread."""
 
     folder: int
     inbox: Inbox
@@ -73,16 +73,17 @@ class Detector:
         if self.watcher is None:
             return
         now = self.clock.monotonic()
-        if not self.watcher.is_alive() and now >= self._next_watch:
+        aside, watcher = self.inbox.aside, self.watcher
+        if not await aside(watcher.is_alive) and now >= self._next_watch:
             self._next_watch = now + WATCH_AGAIN_SECONDS
             self._next_scan = now
-            self.watcher.end()
+            await aside(watcher.end)
             try:
-                self.watcher.begin(self.wake)
+                await aside(lambda: watcher.begin(self.wake))
                 self.watch_fault = None
             except Fault as fault:
                 self.watch_fault = fault
-        hints, overflow = self.watcher.take()
+        hints, overflow = watcher.take()
         if overflow:
             self._next_scan = now
             return

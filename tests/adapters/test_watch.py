@@ -23,7 +23,8 @@ class Watching:
         self.watcher = InboxWatcher(root, recursive=recursive)
         self.woken = asyncio.Event()
         self.hints: set[bytes] = set()
-        self.watcher.begin(self.woken.set)
+        loop = asyncio.get_running_loop()
+        self.watcher.begin(lambda: loop.call_soon_threadsafe(self.woken.set))
 
     async def until(self, *expected: bytes) -> None:
         """Return when all of these were hinted at."""
