@@ -75,7 +75,8 @@ class Delivery:
             self.failures.pop(picture.id, None)
             seconds = round(world.clock.wall() - picture.detected_at, 3)
             world.log.info(done, **about, seconds=seconds)
-            if folder.config.after != "keep":
+            kept = folder.config.after_failure if tile.state is State.FAILED else folder.config.after
+            if kept != "keep":
                 folder.detector.forget(picture.path, picture.look)
 
     async def _end(self, picture: Picture, tile: Tile, folder: Folder) -> str:

@@ -139,7 +139,7 @@ class Desk:
             if folder is not None:
                 folder.detector.forget(picture.path, picture.look)
                 folder.detector.scan_soon()
-        return {"retried": [shown(picture.path) for picture in pictures]}
+        return {"retried": [ledger_desk.retried(picture) for picture in pictures]}
 
     async def release(self, what: str | None) -> dict[str, Any]:
         """Let held jobs go on: one, or all."""

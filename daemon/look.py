@@ -19,7 +19,6 @@ from daemon.adapters.control import ask as ask_daemon
 from daemon.adapters.database import connect
 from daemon.config import read_state_dir
 from daemon.rules.faults import Blame, Fault
-from daemon.rules.names import shown
 
 SUBMITS_MAX = 2
 
@@ -62,7 +61,9 @@ def _steer(db: sqlite3.Connection, request: dict[str, Any]) -> dict[str, Any]:
     db.execute("BEGIN IMMEDIATE")
     if request["ask"] == "retry":
         jobs = ledger_desk.failed_jobs(db) if request["all"] else ledger_desk.find_jobs(db, request["what"])
-        answer: dict[str, Any] = {"retried": [shown(p.path) for p in ledger_desk.retry(db, jobs, now)]}
+        answer: dict[str, Any] = {
+            "retried": [ledger_desk.retried(picture) for picture in ledger_desk.retry(db, jobs, now)]
+        }
     else:
         jobs = ledger_desk.held_jobs(db) if request["all"] else ledger_desk.find_jobs(db, request["what"])
         answer = {"released": ledger_desk.release(db, jobs, now, SUBMITS_MAX)}

@@ -25,18 +25,23 @@ class Deliveries(Protocol):
         """The pictures that wait for a job."""
 
     async def copies(self, job: str) -> list[Picture]:
-        """The pictures of a job that were delivered."""
+        """The pictures under whose names a job's result was written."""
 
-    async def first(self, job: str) -> int:
-        """The number of the picture that a job is paid for; the others are its copies."""
+    async def is_reuse(self, picture: Picture) -> bool:
+        """Whether the picture's job was paid for with another picture, or with an earlier drop of this one."""
 
     async def claim(self, picture: Picture, outbox: bytes, path: bytes) -> bool:
         """Reserve a name in an outbox; False where it is another picture's."""
 
-    async def delivered(self, picture: Picture, tile: Tile, result: ResultFacts, at: float, *, reused: bool) -> bool:
-        """Result and sidecar are in the outbox. Returns whether that finished the job."""
+    async def delivered(
+        self, picture: Picture, tile: Tile, result: ResultFacts, at: float, *, reused: bool, taken: bool = False
+    ) -> bool:
+        """Result and sidecar are in the outbox. Returns whether that finished the job.
 
-    async def reported(self, picture: Picture, tile: Tile, at: float) -> None:
+        taken: the source was taken out of the inbox, by us; what comes to its name later is new.
+        """
+
+    async def reported(self, picture: Picture, tile: Tile, at: float, *, taken: bool = False) -> None:
         """The report of a failed picture is in the outbox."""
 
     async def finish(self, job: str, at: float) -> bool:

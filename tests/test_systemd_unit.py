@@ -74,9 +74,33 @@ def test_the_unit_repeats_the_exit_statuses() -> None:
 def test_the_unit_and_the_program_agree_on_names() -> None:
     assert values("Type") == ["notify"]
     assert values("LoadCredential") == ["api-key:/etc/esrgand/api-key"]
+    assert values("SetCredential") == [r"api-key:\n"]
     assert values("StateDirectory") == ["esrgand"]
     assert values("User") == ["esrgand"]
     assert re.search(r"^u esrgand ", (SYSTEMD / "esrgand.sysusers.conf").read_text(), re.MULTILINE)
+
+
+def test_the_commands_that_install_it_work_on_a_bare_machine(tmp_path: Path) -> None:
+    """All that copy files, with another root directory, in which only systemd's own folder is there."""
+    (tmp_path / "etc/systemd/system").mkdir(parents=True)
+    header = UNIT.partition("\n[Unit]")[0].replace("\\\n#", "")
+    copies = re.findall(r"^#   ((?:cp|install -\w*m).*?)(?: +\(.*|; .*| &&.*)?$", header, re.MULTILINE)
+    for copy in copies:
+        command = copy.replace(" /etc/", f" {tmp_path}/etc/")
+        subprocess.run(command, shell=True, check=True, cwd=SYSTEMD.parent, stdin=subprocess.DEVNULL)
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()} == {
+        "etc/systemd/system/esrgand.service",
+        "etc/systemd/system/esrgand.service.d/folders.conf",
+        "etc/sysusers.d/esrgand.conf",
+        "etc/esrgand/config.toml",
+        "etc/esrgand/api-key",
+    }
+
+
+def test_no_mount_keeps_the_service_from_starting() -> None:
+    """A mount that is required and away ends the job that starts the service, and nobody would start it again."""
+    drop_in = (SYSTEMD / "esrgand.service.d-folders.conf.example").read_text()
+    assert not re.search(r"^(RequiresMountsFor|Requires|BindsTo|Requisite)=", UNIT + drop_in, re.MULTILINE)
 
 
 @pytest.fixture(params=["path", "abstract"])

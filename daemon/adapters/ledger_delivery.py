@@ -23,6 +23,12 @@ UNWANTED_ASSETS = """
 """
 # A picture that was replaced, or whose job is tried again, went on without us.
 STILL_DUE = "WHERE id = ? AND job = ? AND phase = 'due'"
+# No file ever looks like that: one that comes to the name later is new, even with the same inode and date.
+TAKEN = "UPDATE picture SET size = -1 WHERE id = ? AND job = ?"
+DELIVERED_SINCE_PAID = """
+    SELECT 1 FROM history WHERE job = ? AND name = 'delivered'
+    AND id > (SELECT max(id) FROM history WHERE job = ? AND name = 'submitting')
+"""
 SUBMITS = """
     SELECT h.at, (SELECT min(a.at) FROM history a WHERE a.job = h.job AND a.number = h.number AND a.id > h.id
                   AND a.name IN ('submitted', 'found', 'refused', 'failed'))
@@ -60,23 +66,23 @@ class Deliveries:
         return await self._database.read(work)
 
     async def copies(self, job: str) -> list[Picture]:
-        """The pictures of a job that were delivered: where its result may lie."""
+        """The pictures under whose names a job's result was written: where it may still lie."""
 
         def work(db: sqlite3.Connection) -> list[Picture]:
             rows = db.execute(
-                f"SELECT {PICTURE_SQL} FROM picture p "
-                "WHERE job = ? AND result_path IS NOT NULL AND phase = 'delivered'",
-                (job,),
+                f"SELECT {PICTURE_SQL} FROM picture p WHERE result_job = ? AND result_path IS NOT NULL", (job,)
             )
             return [picture_from(row) for row in rows]
 
         return await self._database.read(work)
 
-    async def first(self, job: str) -> int:
-        """The number of the picture that a job is paid for."""
+    async def is_reuse(self, picture: Picture) -> bool:
+        """Whether the picture's job was paid for with another picture, or with an earlier drop of this one."""
 
-        def work(db: sqlite3.Connection) -> int:
-            return int(db.execute("SELECT min(id) FROM picture WHERE job = ?", (job,)).fetchone()[0])
+        def work(db: sqlite3.Connection) -> bool:
+            first = db.execute("SELECT min(id) FROM picture WHERE job = ?", (picture.job,)).fetchone()[0]
+            before = db.execute(DELIVERED_SINCE_PAID, (picture.job, picture.job)).fetchone()
+            return first != picture.id or before is not None
 
         return await self._database.read(work)
 
@@ -89,30 +95,43 @@ class Deliveries:
             taken = db.execute("SELECT 1 FROM picture WHERE outbox = ? AND result_path = ?", (outbox, path)).fetchone()
             if taken is None:
                 db.execute(
-                    "UPDATE picture SET outbox = ?, result_path = ?, result_sha256 = NULL WHERE id = ?",
+                    "UPDATE picture SET outbox = ?, result_path = ?, result_sha256 = NULL, result_job = NULL "
+                    "WHERE id = ?",
                     (outbox, path, picture.id),
                 )
             return taken is None
 
         return await self._database.write(work)
 
-    async def delivered(self, picture: Picture, tile: Tile, result: ResultFacts, at: float, *, reused: bool) -> bool:
-        """Result and sidecar are in the outbox. Returns whether that was the last that the job waited for."""
+    async def delivered(
+        self, picture: Picture, tile: Tile, result: ResultFacts, at: float, *, reused: bool, taken: bool = False
+    ) -> bool:
+        """Result and sidecar are in the outbox. Returns whether that was the last that the job waited for.
+
+        taken: the source was taken out of the inbox, by us.
+        """
 
         def work(db: sqlite3.Connection) -> bool:
             # Whatever happened to the picture meanwhile, this is what stands there now, and it is ours.
-            db.execute("UPDATE picture SET result_sha256 = ? WHERE id = ?", (result.sha256, picture.id))
+            db.execute(
+                "UPDATE picture SET result_sha256 = ?, result_job = ? WHERE id = ?",
+                (result.sha256, picture.job, picture.id),
+            )
             db.execute(f"UPDATE picture SET phase = ? {STILL_DUE}", (Phase.DELIVERED, picture.id, picture.job))
+            if taken:
+                db.execute(TAKEN, (picture.id, picture.job))
             write_history(db, at, tile, "delivered", {"reused": reused, "bytes": result.bytes}, picture.id)
             return _finish(db, tile.job.id, at)
 
         return await self._database.write(work)
 
-    async def reported(self, picture: Picture, tile: Tile, at: float) -> None:
+    async def reported(self, picture: Picture, tile: Tile, at: float, *, taken: bool = False) -> None:
         """The report of a failed picture is in the outbox."""
 
         def work(db: sqlite3.Connection) -> None:
             db.execute(f"UPDATE picture SET phase = ? {STILL_DUE}", (Phase.FAILED, picture.id, picture.job))
+            if taken:
+                db.execute(TAKEN, (picture.id, picture.job))
             write_history(db, at, tile, "reported", {}, picture.id)
 
         await self._database.write(work)

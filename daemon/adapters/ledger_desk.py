@@ -151,6 +151,12 @@ def retry(db: sqlite3.Connection, jobs: Iterable[str], now: float) -> list[Pictu
     return again
 
 
+def retried(picture: Picture) -> str:
+    """A picture that is tried again, for people."""
+    name = names.shown(picture.path)
+    return f"{name} (its file was moved away: drop it in again)" if picture.look.size < 0 else name
+
+
 def release(db: sqlite3.Connection, jobs: Iterable[str], now: float, submits_max: int) -> list[str]:
     """Let held jobs go on. Returns those that were held."""
     released = []

@@ -75,11 +75,13 @@ CREATE TABLE picture (
     outbox        BLOB,
     result_path   BLOB,
     result_sha256 TEXT,
+    result_job    TEXT,
     UNIQUE (folder, path)
 ) STRICT;
 
 CREATE INDEX picture_job ON picture (job);
 CREATE INDEX picture_due ON picture (id) WHERE phase = 'due';
+CREATE INDEX picture_result_job ON picture (result_job) WHERE result_job IS NOT NULL;
 CREATE UNIQUE INDEX picture_result ON picture (outbox, result_path) WHERE result_path IS NOT NULL;
 
 -- What each prediction cost; keyed by its id, so that nothing is counted twice.

@@ -59,7 +59,7 @@ class Writer:
 
     async def deliver(self, picture: Picture, tile: Tile, folder: "FolderConfig", inbox: Inbox) -> bool:
         """Write result and sidecar. Returns whether the job waits for nobody any more."""
-        reused = tile.state is State.DONE or await self._deliveries.first(tile.job.id) != picture.id
+        reused = await self._deliveries.is_reuse(picture)
         format_ = tile.job.content.format if folder.format == "source" else folder.format.upper()
         source, source_format = await self._source(tile, format_)
         converted = self.disk.staged(tile).with_suffix(f".{picture.id}.converted")
@@ -88,7 +88,9 @@ class Writer:
             await inbox.archive(picture.path, picture.look, folder.archive)
         elif folder.after == "delete":
             await inbox.delete(picture.path, picture.look)
-        finished = await self._deliveries.delivered(picture, tile, result, written, reused=reused)
+        finished = await self._deliveries.delivered(
+            picture, tile, result, written, reused=reused, taken=folder.after != "keep"
+        )
         await self.disk.remove(converted)
         if finished:
             await self.disk.remove(self.disk.staged(tile))
@@ -151,7 +153,8 @@ class Writer:
         await self.disk.note(place, await self._report_name(picture, place), as_text(report))
         if folder.failed is not None and place == folder.failed:
             await inbox.archive(picture.path, picture.look, folder.failed)
-        await self._deliveries.reported(picture, tile, self.clock.wall())
+        taken = place == folder.failed
+        await self._deliveries.reported(picture, tile, self.clock.wall(), taken=taken)
 
     async def _report_name(self, picture: Picture, place: Path) -> bytes:
         path = picture.path

@@ -363,7 +363,17 @@ async def test_a_job_is_done_with_its_last_picture(ledger: SqliteLedger) -> None
         (b"a.png", b"a_x2.png"),
         (b"copy.png", b"copy_x2.png"),
     ]
-    assert await ledger.deliveries.first(tile.job.id) == copies[0].id
+    assert await ledger.deliveries.is_reuse(copies[1])
+
+
+async def test_a_result_is_not_looked_for_under_a_name_that_has_another_content(ledger: SqliteLedger) -> None:
+    """The picture was replaced: what lies under its name is still the old content's result, and no other's."""
+    _, old = await admit(ledger)
+    await move(ledger, old, State.FETCHED)
+    await deliver(ledger, b"a_x2.png")
+    _, new = await admit(ledger, settled(b"a.png", b"another picture"))
+    assert [copy.path for copy in await ledger.deliveries.copies(old.job.id)] == [b"a.png"]
+    assert await ledger.deliveries.copies(new.job.id) == []
 
 
 async def test_only_pictures_of_our_folders_are_due(ledger: SqliteLedger) -> None:

@@ -1,6 +1,7 @@
 """The commands as people type them: bad input, steering, reloading, ending; in real processes."""
 
 import json
+import os
 import subprocess
 import sys
 import urllib.error
@@ -152,10 +153,20 @@ def test_the_source_goes_where_the_folder_says(tmp_path: Path, server: Server, a
     (tmp_path / "kept").mkdir()
     data = encoded(1, ".jpg")
     (tmp_path / "in" / "trip" / "a.jpg").write_bytes(data)
+    look = (tmp_path / "in" / "trip" / "a.jpg").stat()
     assert Daemon(path, "once").wait() == 0
     assert set(outbox(tmp_path / "out")) == {b"trip/a_x2.5.webp", b"trip/a_x2.5.webp.json"}
     assert outbox(tmp_path / "in") == {}
     assert outbox(tmp_path / "kept") == ({b"trip/a.jpg": data} if after == "archive" else {})
+    # Dropped in again, even with its old date and, as it happens, its old inode, it is a new drop: and not a new bill.
+    (tmp_path / "in" / "trip" / "a.jpg").write_bytes(data)
+    os.utime(tmp_path / "in" / "trip" / "a.jpg", ns=(look.st_mtime_ns, look.st_mtime_ns))
+    (tmp_path / "out" / "trip" / "a_x2.5.webp.json").unlink()
+    assert Daemon(path, "once").wait() == 0
+    sidecar = json.loads((tmp_path / "out" / "trip" / "a_x2.5.webp.json").read_text())
+    assert sidecar["prediction"]["reused"] is True
+    assert outbox(tmp_path / "in") == {}
+    assert len(server.predictions()) == 1
 
 
 def test_a_foreign_file_in_the_outbox_is_never_touched(tmp_path: Path, server: Server) -> None:
