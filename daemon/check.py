@@ -95,9 +95,9 @@ async def _check(config: "Config", key: str, findings: Findings) -> None:
         await asyncio.to_thread(_folder, folder, findings)
     async with AsyncExitStack() as stack:
         if config.api.base_url == EMBEDDED:
+            stack.callback(shutil.rmtree, config.state_dir / "check", ignore_errors=True)
             with findings.trying("the embedded prediction server starts"):
                 api = await wiring.start_embedded(config.state_dir / "check", clock, log, stack)
-            await asyncio.to_thread(shutil.rmtree, config.state_dir / "check", ignore_errors=True)
         else:
             base_url = config.api.base_url
             api = wiring.Api(base_url, key, base_url, local=is_loopback(urlsplit(base_url).hostname or ""))
@@ -131,8 +131,8 @@ async def _clock(http: Http, base_url: str, clock: SystemClock, findings: Findin
 
 def _folder(folder: "FolderConfig", findings: Findings) -> None:
     inbox, outbox = folder.inbox, folder.outbox
-    if not inbox.is_dir():
-        findings.bad(f"inbox {inbox} is not there; make it, or mount it.")
+    if not os.path.isdir(inbox):  # noqa: PTH112  (Path.is_dir raises where a folder above is closed to us)
+        findings.bad(f"inbox {inbox} is not there, or a folder above it is closed to this user; make it, or mount it.")
     elif not os.access(inbox, os.R_OK | os.X_OK):
         findings.bad(f"inbox {inbox} may not be read; give this user the right to.")
     else:
@@ -148,7 +148,7 @@ def _folder(folder: "FolderConfig", findings: Findings) -> None:
         if place is not None:
             with findings.trying(f"{name} {place} takes files, and renames them"):
                 _writable(place)
-    if outbox.is_dir() and shutil.disk_usage(outbox).free < ROOM_BYTES_MIN:
+    if os.access(outbox, os.W_OK) and shutil.disk_usage(outbox).free < ROOM_BYTES_MIN:
         findings.advise(f"outbox {outbox} has less than 1 GiB of room left.")
 
 

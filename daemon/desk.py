@@ -34,7 +34,7 @@ def in_short(counts: Mapping[State, int], problems: int) -> str:
     coming = counts.get(State.READY, 0) + counts.get(State.FETCHED, 0)
     done, failed, held = (counts.get(state, 0) for state in (State.DONE, State.FAILED, State.HELD))
     text = f"{waiting} waiting, {flying} in flight, {coming} coming, {done} done, {failed} failed, {held} held"
-    return f"{text}; {problems} problems" if problems else text
+    return f"{text}; {problems} problem{'s' * (problems > 1)}" if problems else text
 
 
 @dataclass

@@ -7,7 +7,7 @@ longer fed, and it starts us again. A problem is never a reason to be started ag
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from daemon.dispatcher import Dispatcher
 from daemon.lanes import IDLE_SECONDS_MAX
@@ -22,13 +22,17 @@ SCAN_SECONDS_SPARE = 300.0  # a scan of a slow share takes its time
 
 @dataclass
 class Health:
-    """ledger_at: when the ledger last answered, monotonic seconds; kept by whoever asks it."""
+    """ledger_at: when the ledger last answered, monotonic seconds; kept by whoever asks it.
+
+    moves: how many folders each inbox's scans had visited, and when that was first seen.
+    """
 
     clock: Clock
     dispatcher: Dispatcher
     folders: Mapping[int, Folder]
     started_at: float
     ledger_at: float
+    moves: dict[int, tuple[int, float]] = field(default_factory=dict)
 
     def stalls(self) -> list[str]:
         """What stands still although nothing outside holds it."""
@@ -45,10 +49,18 @@ class Health:
                     found.append(f"A step of the {lane.name} lane has taken {longest:.0f} s.")
         for folder in self.folders.values():
             limit = SCANS_MISSED_MAX * folder.config.scan_seconds + SCAN_SECONDS_SPARE
-            last = max(folder.detector.last_scan, self.started_at)
+            last = max(folder.detector.last_scan, self._last_moved(folder, now))
             if folder.detector.fault is None and now - last > limit:
                 found.append(f"{folder.config.inbox} has not been scanned for {now - last:.0f} s.")
         return found
+
+    def _last_moved(self, folder: Folder, now: float) -> float:
+        """When the folder's scans were last seen to move: a slow share's first scan may take an hour."""
+        visited, since = self.moves.get(folder.id, (-1, self.started_at))
+        if visited != folder.inbox.visited:
+            since = now
+            self.moves[folder.id] = (folder.inbox.visited, since)
+        return since
 
     def problems(self) -> list[str]:
         """Everything that is wrong now."""

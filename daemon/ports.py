@@ -177,7 +177,12 @@ class Scan:
 
 class Inbox(Protocol):
     """A folder that pictures are dropped into. Paths are bytes, relative to it. Every call raises Fault (HOUSE) while
-    the inbox is unavailable: missing, or with another file system in its place."""
+    the inbox is unavailable: missing, or with another file system in its place.
+
+    visited: folders read so far, by all scans; while it grows, a scan that takes long makes progress.
+    """
+
+    visited: int
 
     async def scan(self, known: Collection[int], under: bytes = b"") -> Scan:
         """Every file that may be a picture, below `under`. known: `mark`s of files that need no second look."""

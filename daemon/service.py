@@ -141,6 +141,7 @@ class Service:
             stack.push_async_callback(listener.close)
             host, port = config.http.address
             self.log.info("listening", host=host, port=await listener.start(host, port))
+        self.told = True
         self.log.info(
             "started", version=__version__, api=api.name, folders=[str(f.config.inbox) for f in wired.folders]
         )

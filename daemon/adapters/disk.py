@@ -42,6 +42,7 @@ def fault_from(error: OSError, where: bytes | Path, gate: Gate) -> Fault:
         errno.EDQUOT: "Make room",
         errno.EACCES: "Give the user that esrgand runs as the right to write there",
         errno.ENOENT: "Mount it, or make the folder",
+        errno.EROFS: "Mount it for writing (under systemd: name it in the unit's ReadWritePaths)",
     }.get(error.errno or 0, "Mend it")
     return Fault(f"{said}.", blame=Blame.HOUSE, gate=gate, remedy=f"{remedy}; esrgand goes on by itself.")
 

@@ -44,7 +44,7 @@ class DiskInbox:
         self._selection = selection
         self._recursive = recursive
         self._mount: mounts.Mount | None = None
-        self._visited = 0
+        self.visited = 0
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="inbox")
 
     def close(self) -> None:
@@ -55,8 +55,8 @@ class DiskInbox:
         """Run in the pool; a call during which nothing at all moves for two minutes is a hanging mount."""
         future = asyncio.get_running_loop().run_in_executor(self._pool, work, *args)
         visited = -1
-        while visited != self._visited:
-            visited = self._visited
+        while visited != self.visited:
+            visited = self.visited
             done, _ = await asyncio.wait([future], timeout=HANG_SECONDS)
             if done:
                 return future.result()
@@ -133,7 +133,7 @@ class DiskInbox:
                 if isinstance(error, FileNotFoundError):
                     continue  # Removed since its parent was read; the next scan tells.
                 unreadable.append(f"{shown(folder)}: {error.strerror}")
-            self._visited += 1
+            self.visited += 1
         return Scan(found, files, unreadable)
 
     async def look(self, path: bytes) -> Look | None:

@@ -50,6 +50,8 @@ _RULES = tuple(
 # Once a secret, always a secret: a key that was replaced at a reload stays out of the log.
 _known: set[str] = set()
 
+PRIORITIES = {"debug": 7, "info": 6, "warning": 4, "error": 3, "exception": 3, "critical": 2}  # syslog's
+
 
 def redact(text: str) -> str:
     """The text with known secrets, queries of URLs and values of secret headers replaced by `***`."""
@@ -76,13 +78,16 @@ def configure(
     _known.update(form for secret in secrets if secret for form in (secret, quote(secret, safe="")))
     terminal = stream.isatty()
     as_console = format == "console" or (format == "auto" and terminal)
+    # journald takes a line's priority from its beginning, and cuts that off.
+    for_journal = stream is sys.stderr and "JOURNAL_STREAM" in os.environ and not terminal
     colours = terminal and not os.environ.get("NO_COLOR")
 
     def render(logger: WrappedLogger, method: str, event: EventDict) -> str:
         time = datetime.datetime.fromtimestamp(wall(), datetime.UTC).isoformat(timespec="milliseconds")
         line = {"time": time.replace("+00:00", "Z"), "level": method, "event": _plain(event.pop("event", ""), 0)}
         line |= {f"{key}_" if key in line else key: value for key, value in _plain_fields(event, 0).items()}
-        return _console(line, colours) if as_console else orjson.dumps(line).decode()
+        text = _console(line, colours) if as_console else orjson.dumps(line).decode()
+        return f"<{PRIORITIES.get(method, 6)}>{text}" if for_journal else text
 
     structlog.configure(
         processors=[structlog.contextvars.merge_contextvars, structlog.processors.format_exc_info, render],

@@ -54,3 +54,11 @@ def test_it_is_ready_after_the_first_scan_and_tells_how_it_goes(tmp_path: Path, 
     hear(manager, "STOPPING=1")
     assert daemon.end() == 0
     server.end()
+
+
+def test_the_journal_gets_each_lines_priority(tmp_path: Path) -> None:
+    path = config(tmp_path, "http://127.0.0.1:9/v1")
+    daemon = Daemon(path, "once", env={"JOURNAL_STREAM": "8:1"})
+    assert daemon.wait() == 1
+    assert [line[:4] for line in daemon.lines if '"started"' in line] == ["<6>{"]
+    assert [line[:4] for line in daemon.lines if '"gate_closed"' in line and "debug" not in line][0] == "<4>{"
