@@ -59,6 +59,8 @@ def _parser() -> argparse.ArgumentParser:
     release = add("release", "let held pictures go on")
     release.add_argument("what", metavar="JOB", nargs="?")
     release.add_argument("--all", action="store_true", help="all that are held")
+    backup = add("backup", "copy the ledger to a new file, with the daemon running or not")
+    backup.add_argument("what", metavar="FILE")
     serve = add("serve", "the local prediction server alone", config=False)
     serve.add_argument("--listen", default="127.0.0.1:8585", metavar="HOST:PORT", help="default: 127.0.0.1:8585")
     serve.add_argument("--dir", type=Path, default=Path("esrgand-server"), help="where it keeps its state")
@@ -111,7 +113,7 @@ def _dispatch(arguments: argparse.Namespace) -> Exit:
         case "schema":
             sys.stdout.write(Path(__file__).with_name("sidecar.schema.json").read_text("utf-8"))
             return Exit.DONE
-        case "status" | "show" | "retry" | "release":
+        case "status" | "show" | "retry" | "release" | "backup":
             return _guarded(lambda: _desk(arguments))
         case "demo":
             from daemon import demo
@@ -156,7 +158,7 @@ def _desk(arguments: argparse.Namespace) -> Exit:
     from daemon import look
 
     request = {"ask": arguments.command, "what": getattr(arguments, "what", None) or "", "all": _everything(arguments)}
-    if request["what"] and os.path.lexists(request["what"]):
+    if request["what"] and (arguments.command == "backup" or os.path.lexists(request["what"])):
         request["what"] = str(Path(request["what"]).absolute())
     answer: dict[str, Any] = look.ask(arguments.config, request)
     if "error" in answer:

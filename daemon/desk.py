@@ -8,10 +8,12 @@ lanes are woken.
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from daemon import __version__
 from daemon.adapters import ledger_desk
+from daemon.adapters.database import backup
 from daemon.dispatcher import Dispatcher
 from daemon.health import Health
 from daemon.intake import Intake
@@ -98,6 +100,8 @@ class Desk:
                 return await self.retry(None if request.get("all") else what)
             case "release":
                 return await self.release(None if request.get("all") else what)
+            case "backup":
+                return {"bytes": await self.wired.ledger.read(lambda db: backup(db, Path(what)))}
         return {"error": "This esrgand does not know that request."}
 
     async def show(self, what: str) -> dict[str, Any]:

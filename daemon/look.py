@@ -16,7 +16,7 @@ from daemon import __version__
 from daemon.adapters import ledger_desk
 from daemon.adapters.clock import SystemClock
 from daemon.adapters.control import ask as ask_daemon
-from daemon.adapters.database import connect
+from daemon.adapters.database import backup, connect
 from daemon.config import read_state_dir
 from daemon.rules.faults import Blame, Fault
 
@@ -34,6 +34,8 @@ def ask(config: Path, request: dict[str, Any]) -> dict[str, Any]:
         if request["ask"] == "status":
             return {"version": __version__, "running": False, "state_dir": str(state_dir), "problems": [], "jobs": {}}
         raise Fault(f"There is no ledger in {state_dir} yet.", blame=Blame.HOUSE, remedy="Start esrgand first.")
+    if request["ask"] == "backup":
+        return {"bytes": backup(connect(ledger, read_only=True), Path(request["what"]))}
     if request["ask"] in ("status", "show"):
         return _see(connect(ledger, read_only=True), state_dir, request)
     with lock.open("a") as held:
@@ -77,6 +79,8 @@ def in_words(command: str, answer: dict[str, Any]) -> str:
         return _list("Looked at again when esrgand scans next", answer["retried"], "Nothing that failed was found.")
     if command == "release":
         return _list("Released", answer["released"], "Nothing that is held was found.")
+    if command == "backup":
+        return f"The ledger is copied, {answer['bytes']} bytes."
     return "\n".join(_status(answer))
 
 

@@ -7,6 +7,7 @@ function that raises anything else is rolled back alone.
 """
 
 import asyncio
+import errno
 import os
 import sqlite3
 from collections.abc import Callable
@@ -40,6 +41,13 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
             raise
     except (sqlite3.Error, OSError) as error:
         raise broken(path, error) from error
+    damage = "" if read_only else _damage(connection)
+    if damage:
+        connection.close()
+        raise LedgerBroken(
+            f"The ledger {path} is damaged ({damage}); without it a picture could be paid for twice.",
+            remedy="Restore the last `esrgand backup`, or have the file mended (sqlite3 FILE .recover), then start.",
+        )
     if version != SCHEMA_VERSION:
         connection.close()
         raise LedgerBroken(
@@ -58,6 +66,39 @@ def _prepare(connection: sqlite3.Connection, read_only: bool) -> int:
         connection.execute("PRAGMA foreign_keys = ON")
         _migrate(connection)
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _damage(connection: sqlite3.Connection) -> str:
+    """What SQLite's own check finds wrong with the file, or ""."""
+    try:
+        found = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
+    except sqlite3.DatabaseError as error:
+        return str(error)
+    return "" if found == "ok" else found.splitlines()[-1]
+
+
+def backup(connection: sqlite3.Connection, target: Path) -> int:
+    """Copy the whole ledger to a new file, while it is in use; returns its size in bytes. Raises LedgerBroken."""
+    part = target.with_name(f".{target.name}.part")
+    try:
+        if os.path.lexists(target):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
+        os.close(os.open(part, os.O_CREAT | os.O_TRUNC | os.O_RDWR, 0o600))
+        copy = sqlite3.connect(part, isolation_level=None)
+        try:
+            connection.backup(copy)
+            # One file alone, without the log beside it.
+            copy.execute("PRAGMA journal_mode = DELETE")
+        finally:
+            copy.close()
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        part.rename(target)
+        return target.stat().st_size
+    except (sqlite3.Error, OSError) as error:
+        part.unlink(missing_ok=True)
+        said = error.strerror if isinstance(error, OSError) else error
+        raise LedgerBroken(f"The backup {target} cannot be written: {said}.", remedy="Name another file.") from error
 
 
 def _migrate(connection: sqlite3.Connection) -> None:

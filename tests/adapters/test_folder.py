@@ -23,8 +23,9 @@ TAKEN: list[str | bytes] = [
     *"x.jpg/y.png part/a.png deep/er/a.png".split(),
     *("with space.png", "new\nline.png", b"caf\xe9.png", b"n" * 251 + b".png"),
 ]
-PASSED_OVER = [
-    *".a.png ._a.png ~$a.png a.txt a png a.gif a.png~ skipped-1.png".split(),
+NOT_INCLUDED = "a.txt a png a.gif a.png~".split()
+NEVER_TAKEN = [
+    *".a.png ._a.png ~$a.png skipped-1.png".split(),
     *"a.png.part A.PNG.PART a.png.partial a.png.crdownload a.png.tmp a.png.filepart".split(),
     *"@eaDir/a.png @EADIR/a.png #recycle/a.png @Recycle/a.png .stfolder/a.png .stversions/a.png".split(),
     *"__MACOSX/a.png .Trashes/a.png .Spotlight-V100/a.png .snapshot/a.png lost+found/a.png".split(),
@@ -43,8 +44,10 @@ def root(tmp_path: Path) -> Path:
 async def make(root: Path) -> AsyncIterator[MakeInbox]:
     made = []
 
-    def make(*, exclude: Collection[str] = (), recursive: bool = True) -> DiskInbox:
-        made.append(DiskInbox(root, Selection(PICTURES, exclude), recursive=recursive))
+    def make(
+        *, include: Collection[str] = PICTURES, exclude: Collection[str] = (), recursive: bool = True
+    ) -> DiskInbox:
+        made.append(DiskInbox(root, Selection(include, exclude), recursive=recursive))
         return made[-1]
 
     yield make
@@ -96,10 +99,13 @@ async def test_pictures_are_taken(inbox: DiskInbox, root: Path, name: str | byte
     assert await inbox.why_ignored(path) == ""
 
 
-@pytest.mark.parametrize("name", PASSED_OVER)
-async def test_what_is_never_a_picture_is_passed_over(make: MakeInbox, root: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "include"),
+    [*((name, "*") for name in NEVER_TAKEN), *((name, "*.png") for name in [*NEVER_TAKEN, *NOT_INCLUDED])],
+)
+async def test_what_is_never_a_picture_is_passed_over(make: MakeInbox, root: Path, name: str, include: str) -> None:
     """By a scan, by a hint and by a hint on its folder alike; and a person is told why."""
-    inbox = make(exclude=["skipped-*", "old"])
+    inbox = make(include=[include], exclude=["skipped-*", "old"])
     path = drop(root, name)
     assert await scanned(inbox) == set()
     assert not inbox.takes(path)

@@ -98,6 +98,14 @@ async def test_a_tree_that_is_moved_in_is_hinted_at_and_watched(watching: Watchi
     await watching.until(b"tree/deep/b.png")
 
 
+async def test_a_tree_that_gets_its_name_at_the_end(watching: Watching, root: Path) -> None:
+    (root / ".upload").mkdir()
+    (root / ".upload" / "a.png").write_bytes(b"x")
+    await watching.until(b".upload/a.png")
+    (root / ".upload").rename(root / "trip")
+    await watching.until(b"trip")
+
+
 async def test_a_flat_watch_leaves_folders_alone(root: Path) -> None:
     (root / "deep").mkdir()
     watching = Watching(root, recursive=False)
@@ -217,7 +225,8 @@ def test_an_event_after_the_loops_end_kills_nobody(root: Path) -> None:
     with asyncio.Runner() as runner:
 
         async def begin() -> None:
-            watcher.begin(lambda: None)
+            loop = asyncio.get_running_loop()
+            watcher.begin(lambda: loop.call_soon_threadsafe(print))
 
         runner.run(begin())
     watcher.dispatch(FileClosedEvent(f"{root}/a.png"))

@@ -195,6 +195,8 @@ def test_a_running_daemon_is_seen_steered_reloaded_and_ended(tmp_path: Path, ser
     daemon.expect_event("reported", 2)
     assert "Another esrgand" in esrgand(path, "once", status=1)
 
+    esrgand(path, "backup", str(tmp_path / "copy.db"))
+    assert "File exists" in esrgand(path, "backup", str(tmp_path / "copy.db"), status=1)
     unknown_key(path)
     daemon.process.send_signal(1)
     daemon.expect_event("configuration_refused")
@@ -208,6 +210,16 @@ def test_a_running_daemon_is_seen_steered_reloaded_and_ended(tmp_path: Path, ser
     assert set(outbox(tmp_path / "out2")) == {b"b_x4.png", b"b_x4.png.json"}
     assert daemon.end() == 0
     assert "not running" in esrgand(path, "status")
+    esrgand(path, "backup", str(tmp_path / "copy 2.db"))
+
+    # The ledger is damaged: nothing starts on it, and the backup takes its place.
+    ledger = tmp_path / "state" / "ledger.db"
+    data = bytearray(ledger.read_bytes())
+    data[4096 * 3 : 4096 * 5] = os.urandom(4096 * 2)
+    ledger.write_bytes(data)
+    assert "is damaged" in esrgand(path, "once", status=1)
+    ledger.write_bytes((tmp_path / "copy 2.db").read_bytes())
+    assert esrgand(path, "once").startswith("0 done, 0 failed, 0 held, 0 not ready.\n")
 
 
 def test_a_big_drop_is_held_until_a_person_releases_it(tmp_path: Path, server: Server) -> None:

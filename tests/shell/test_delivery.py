@@ -389,16 +389,20 @@ async def test_an_outbox_that_is_away_is_not_made_and_holds_up_its_own_folder_al
         assert len(at_work.told("gate_closed")) == len(at_work.told("gate_opened")) == 1
 
 
-async def test_a_delivery_that_fails_is_tried_ever_more_seldom(at_work: House, clock: FakeClock) -> None:
-    await fetched(at_work)
-    at_work.outbox.rmdir()
-    tries = []
-    while clock.seconds < 10_000:
-        if await deliver(at_work):
-            tries.append(clock.seconds)
-        clock.advance(1.0)
-    assert 5 < len(tries) < 60
-    assert len(at_work.told("gate_closed")) == 1
+@pytest.mark.parametrize("how", ["a gate's fault", "its own fault"])
+async def test_a_delivery_that_fails_is_tried_ever_more_seldom(tmp_path: Path, clock: FakeClock, how: str) -> None:
+    async with house(tmp_path, clock, folder={"format": "jpeg"}) as at_work:
+        await fetched(at_work, result=b"no picture, and so it cannot be converted")
+        if how == "a gate's fault":
+            at_work.outbox.rmdir()
+        tries = []
+        while clock.seconds < 10_000:
+            if await deliver(at_work):
+                tries.append(clock.seconds)
+            clock.advance(1.0)
+        assert 5 < len(tries) < 60
+        assert tries[-1] - tries[-2] > 200
+        assert len(at_work.told("gate_closed") + at_work.told("write_failed")) == 1
 
 
 async def test_a_restart_in_the_middle_of_a_delivery_ends_it(tmp_path: Path, clock: FakeClock) -> None:

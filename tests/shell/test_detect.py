@@ -342,6 +342,18 @@ async def test_a_file_that_changed_while_it_was_admitted_comes_again(yard: Yard)
     assert len(yard.handed) == 2
 
 
+async def test_a_file_that_changes_while_it_is_in_hand_is_not_handed_on_twice(yard: Yard) -> None:
+    """It comes again when the one who reads it is through."""
+    file = yard.write()
+    await yard.let_pass(QUIET + SLACK)
+    file.write_bytes(b"another picture")
+    await yard.let_pass(100)
+    assert len(yard.handed) == 1
+    yard.detector.changed(b"a.png")
+    await yard.let_pass(SCAN + QUIET + SLACK)
+    assert len(yard.handed) == 2
+
+
 async def test_a_file_that_changed_under_the_reader_starts_again(yard: Yard) -> None:
     yard.write()
     await yard.let_pass(QUIET + SLACK)
