@@ -159,7 +159,7 @@ def _writable(place: Path) -> None:
             file.write(b"esrgand check")
             file.flush()
             os.fsync(file.fileno())
-            publish(temporary, final, replace=True)
+            publish(file, temporary, final, replace=True)
         Path(os.fsdecode(final)).unlink()
     except OSError as error:
         raise fault_from(error, place, Gate.OUTBOX) from error

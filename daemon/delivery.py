@@ -20,7 +20,13 @@ from daemon.world import Folder, World
 
 RESULT_LIFE_SECONDS = 23 * 3600.0  # the service keeps outputs for a day
 RETRY_SECONDS = 5.0
+RETRY_SECONDS_MIN = 0.5
 RETRY_SECONDS_MAX = 300.0
+
+
+def gate_of(folder: int) -> str:
+    """The gate of a folder's outbox."""
+    return f"{Gate.OUTBOX.value}:{folder}"
 
 
 @dataclass(slots=True)
@@ -42,29 +48,40 @@ class Delivery:
         now = self.world.clock.monotonic()
         self.delays = {id_: due for id_, due in self.delays.items() if due > now}
         besides = [*in_hand, *self.delays]
-        return await self.world.ledger.deliveries.due(list(self.folders), room, besides)
+        open_ = [id_ for id_ in self.folders if self.gates.admits(gate_of(id_))]
+        return await self.world.ledger.deliveries.due(open_, room, besides)
 
     async def next_due(self) -> float | None:
         """When a delayed picture may be tried again, wall seconds."""
-        if not self.delays:
-            return None
         clock = self.world.clock
-        return clock.wall() + min(self.delays.values()) - clock.monotonic()
+        now = clock.monotonic()
+        waits = [due - now for due in self.delays.values()]
+        waits += [wait for wait in map(self.gates.seconds_left, map(gate_of, self.folders)) if wait is not None]
+        return clock.wall() + max(min(waits), RETRY_SECONDS_MIN) if waits else None
 
     async def write(self, picture: Picture, tile: Tile) -> None:
         """Deliver or report one picture."""
         about = tile.about | {"picture": names.shown(picture.path)}
         folder = self.folders[picture.folder]
-        world, outbox_gate = self.world, f"{Gate.OUTBOX.value}:{picture.folder}"
+        world = self.world
         try:
-            async with self.gates.through(outbox_gate, Gate.STAGING):
+            async with self.gates.through(gate_of(picture.folder)) as visit:
+                # It may have waited: the picture may have been replaced, its job tried again.
+                current = await world.ledger.deliveries.still_due(picture)
+                if current is None:
+                    visit.learnt = False
+                    return
+                tile = current
                 with self.step():
                     done = await self._end(picture, tile, folder)
         except Unstaged:
             tile = await world.ledger.tile(tile.key)
-            await self.record(tile, Missing(), wait=step_back(tile, world.clock.dice()))
+            if tile.state is State.FETCHED:  # Else another copy has said so already.
+                await self.record(tile, Missing(), wait=step_back(tile, world.clock.dice()))
         except ResultLost:
-            await self._want_again(await world.ledger.tile(tile.key))
+            tile = await world.ledger.tile(tile.key)
+            if tile.state is State.DONE:
+                await self._want_again(tile)
         except LedgerBroken:
             raise
         except Fault as fault:

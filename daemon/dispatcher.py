@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from daemon.delivery import Delivery
-from daemon.flight import FLYING, Flight
+from daemon.flight import IN_FLIGHT, Flight
 from daemon.gates import Gates
 from daemon.lanes import Lane
 from daemon.pipeline import fetch, upload
@@ -54,6 +54,7 @@ class Dispatcher:
         self.folders = {folder.id: folder for folder in folders}
         # What is in flight goes on although its folder is no longer configured: it is paid for.
         self.known_folders: list[int] = list(self.folders)
+        self._turn = 0
         self.stopping = asyncio.Event()
         self.minute = pacing.SlidingMinute(config.api.creates_per_minute_max)
         self.slots = asyncio.BoundedSemaphore(config.api.in_flight_max)
@@ -65,6 +66,7 @@ class Dispatcher:
             ledger=world.ledger,
             predictor=world.predictor,
             storage=world.storage,
+            api=world.api,
             minute=self.minute,
             slots=self.slots,
             record=self.record,
@@ -75,11 +77,13 @@ class Dispatcher:
         self.delivery = Delivery(world, gates, self.folders, self.record, self.step)
         self.lanes: dict[str, Lane[Tile, Key]] = {
             "upload": self._lane("upload", config.storage.uploads_max, (State.ADMITTED,), self._upload),
-            "flight": self._lane("flight", config.api.in_flight_max, FLYING, self._fly),
+            "flight": self._lane("flight", config.api.in_flight_max, IN_FLIGHT, self._fly),
             "fetch": self._lane("fetch", FETCHES_MAX, (State.READY,), self._fetch),
             "held": self._lane("held", 1, (State.HELD,), self._release),
         }
         self.lanes["upload"].find = self._find_uploads
+        self.lanes["flight"].find = self._find_flights
+        self.lanes["flight"].next_due = self._next_flight
         self.write_lane: Lane[tuple[Picture, Tile], int] = Lane(
             name="write",
             width=WRITES_MAX,
@@ -92,7 +96,7 @@ class Dispatcher:
             log=world.log,
         )
         self.cleaning = asyncio.Event()
-        self.busy_tasks: set[asyncio.Task[None]] = set()
+        self.busy_tasks: dict[asyncio.Task[None], float] = {}
         self.cleaned = False
 
     def _lane(
@@ -101,7 +105,7 @@ class Dispatcher:
         ledger, clock = self.world.ledger, self.world.clock
 
         async def find(room: int, in_hand: set[Key]) -> list[Tile]:
-            return await ledger.due(states, self.known_folders, clock.wall(), room, in_hand)
+            return await ledger.due(states, self._turns(), clock.wall(), room, in_hand)
 
         async def next_due() -> float | None:
             return await ledger.next_due(states, clock.wall())
@@ -119,7 +123,25 @@ class Dispatcher:
         if room <= 0:
             return []
         now = self.world.clock.wall()
-        return await ledger.due((State.ADMITTED,), self.known_folders, now, room, in_hand)
+        return await ledger.due((State.ADMITTED,), self._turns(), now, room, in_hand)
+
+    async def _find_flights(self, room: int, in_hand: set[Key]) -> list[Tile]:
+        """What is in flight first; then what could leave."""
+        states = (*IN_FLIGHT, State.UPLOADED) if self.flight.admits() else IN_FLIGHT
+        return await self.world.ledger.due(states, self._turns(), self.world.clock.wall(), room, in_hand)
+
+    async def _next_flight(self) -> float | None:
+        clock = self.world.clock
+        due = await self.world.ledger.next_due((*IN_FLIGHT, State.UPLOADED), clock.wall())
+        waits = [self.gates.seconds_left(gate) for gate in (Gate.API, Gate.STORAGE)]
+        times = [clock.wall() + wait for wait in waits if wait is not None and wait > 0]
+        return min([*times, *([] if due is None else [due])], default=None)
+
+    def _turns(self) -> list[int]:
+        """The folders, each time with another one first: where there is room for one only, they take turns."""
+        self._turn += 1
+        start = self._turn % max(1, len(self.known_folders))
+        return self.known_folders[start:] + self.known_folders[:start]
 
     async def sources(self, tile: Tile) -> Sources:
         """The files that have a tile's content, in folders that we still watch."""
@@ -147,7 +169,7 @@ class Dispatcher:
             fields |= {"prediction": new.prediction}
         self.world.log.info(event.name, **fields)
         self.poke(new.state)
-        if new.state not in FLYING:
+        if new.state not in (State.UPLOADED, *IN_FLIGHT):
             self.cleaning.set()
         return new
 
@@ -187,11 +209,11 @@ class Dispatcher:
         """Inside, a task is let finish when the program ends; elsewhere it only waits and may be cut short."""
         task = asyncio.current_task()
         assert task is not None
-        self.busy_tasks.add(task)
+        self.busy_tasks[task] = self.world.clock.monotonic()
         try:
             yield
         finally:
-            self.busy_tasks.discard(task)
+            del self.busy_tasks[task]
 
     async def _upload(self, tile: Tile) -> None:
         key = names.asset_key(self.world.ledger.identity, tile.job.id, tile.number, tile.uploads)

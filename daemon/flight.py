@@ -7,7 +7,7 @@ fate is unknown the service's history decides, never a reflex. What stops half-w
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, AsyncExitStack
 from dataclasses import dataclass, field
 
 from structlog.typing import FilteringBoundLogger
@@ -35,13 +35,16 @@ from daemon.rules.lifecycle import (
 )
 from daemon.rules.pacing import Place, SlidingMinute
 
-FLYING = (State.SUBMITTED, State.SUBMITTING, State.UPLOADED)
+IN_FLIGHT = (State.SUBMITTED, State.SUBMITTING)
 Record = Callable[..., Awaitable[Tile]]
 
 
 @dataclass(slots=True)
 class Flight:
-    """record: tells the ledger, the log and the lanes; all that happens here goes through it."""
+    """record: tells the ledger, the log and the lanes; all that happens here goes through it.
+
+    api: which API and account this is, without secrets; what was submitted to another is not absent for being unknown.
+    """
 
     config: Config
     clock: Clock
@@ -50,6 +53,7 @@ class Flight:
     ledger: Ledger
     predictor: Predictor
     storage: Storage
+    api: str
     minute: SlidingMinute
     slots: asyncio.BoundedSemaphore
     record: Record
@@ -58,48 +62,45 @@ class Flight:
     step: Callable[[], AbstractContextManager[None]]
     purse: asyncio.Lock = field(default_factory=asyncio.Lock)
 
+    def admits(self) -> bool:
+        """Whether a submit could leave now, or probe whether it can."""
+        return self.gates.admits(Gate.API) and self.gates.admits(Gate.STORAGE)
+
     async def fly(self, tile: Tile) -> None:
         """Take a tile from wherever it is in flight to the end of its prediction."""
-        async with self.slots:
-            while tile.state in FLYING and not self.stopping.is_set():
-                if tile.state is State.UPLOADED:
-                    if tile.due_at > self.clock.wall():
-                        return  # Refused: it waits in the ledger, not in a slot.
-                    tile = await self._submit(tile)
-                elif tile.state is State.SUBMITTING:
-                    tile = await self._look_up(tile)
-                else:
-                    tile = await self._poll(tile)
+        if self.stopping.is_set():
+            return
+        async with AsyncExitStack() as slot:
+            if tile.state is State.UPLOADED:
+                if not self.admits() or tile.due_at > self.clock.wall():
+                    return  # It waits in the ledger; no worker and no slot waits with it.
+                tile = await self._depart(tile, slot)
+            else:
+                await slot.enter_async_context(self.slots)
+            while tile.state in IN_FLIGHT and not self.stopping.is_set():
+                tile = await (self._look_up(tile) if tile.state is State.SUBMITTING else self._poll(tile))
 
-    async def _submit(self, tile: Tile) -> Tile:
+    async def _depart(self, tile: Tile, slot: AsyncExitStack) -> Tile:
+        """Submit, once gates, minute and slots allow it. slot: what holds the slot from then on."""
         if reactions.submits_left(tile, self.config.api.submits_max) <= 0:
             return await self.record(tile, no_submits_left(tile))
         async with self.gates.through(Gate.API, Gate.STORAGE) as visit:
+            await slot.enter_async_context(self.slots)
             while (wait := self.minute.wait_seconds(self.clock.monotonic())) != 0.0:
                 await self.clock.sleep(wait if wait is not None else 1.0)
             with self.minute.place() as place, self.step():
+                now, sources = self.clock.wall(), await self.sources(tile)
+                settings = self.config.storage
+                event = await submit.intend(tile, sources, self.storage, self.api, now, settings.url_seconds)
+                # One at a time from the look at the budget to the intent that counts in it.
                 async with self.purse:
-                    # One at a time from the look at the budget to the intent that counts in it.
-                    event = await self._next(tile)
-                    tile = await self.record(tile, event, wait=self._pause_after(tile, event))
+                    event = await self._over_budget(tile, now) or event
+                    wait = reactions.step_back(tile, self.clock.dice()) if isinstance(event, Stale) else 0.0
+                    tile = await self.record(tile, event, wait=wait)
                 if isinstance(event, Intended):
                     return await self._create(tile, place)
                 visit.learnt = False
                 return tile
-
-    async def _next(self, tile: Tile) -> Event:
-        """What to record before anything is sent: Intended, or why not."""
-        now = self.clock.wall()
-        over = None if tile.released else await self._over_budget(now)
-        if over is not None:
-            reason, until = over
-            remedy = "It goes on by itself then; `esrgand release` lets it pass now."
-            return Held(reason=reason, remedy=remedy, due_at=until)
-        sources = await self.sources(tile)
-        return await submit.intend(tile, sources, self.storage, now, self.config.storage.url_seconds)
-
-    def _pause_after(self, tile: Tile, event: Event) -> float:
-        return reactions.step_back(tile, self.clock.dice()) if isinstance(event, Stale) else 0.0
 
     async def _create(self, tile: Tile, place: Place) -> Tile:
         try:
@@ -118,18 +119,21 @@ class Flight:
             place.answered_at = self.clock.monotonic()
         return await self.record(tile, accepted)
 
-    async def _over_budget(self, now: float) -> tuple[str, float] | None:
+    async def _over_budget(self, tile: Tile, now: float) -> Held | None:
+        """Why the budget does not let it pass, or None."""
         limits = self.config.budget
-        if not limits.usd_per_day_max and not limits.usd_per_month_max:
+        if tile.released or not (limits.usd_per_day_max or limits.usd_per_month_max):
             return None
         spending = await self.ledger.books.spending(now)
-        return budget.over_budget(spending, limits.usd_per_day_max, limits.usd_per_month_max, now)
+        over = budget.over_budget(spending, limits.usd_per_day_max, limits.usd_per_month_max, now)
+        if over is None:
+            return None
+        remedy = "It goes on by itself then; `esrgand release` lets it pass now."
+        return Held(reason=over[0], remedy=remedy, due_at=over[1])
 
     async def _look_up(self, tile: Tile) -> Tile:
         """Settle the doubt about a create that may have arrived."""
-        wait = tile.due_at - self.clock.wall()
-        if wait > 0:
-            await self.clock.sleep(wait)
+        await self.clock.sleep(self._seconds_until_due(tile))
         try:
             found = await submit.look_up(tile, self.predictor)
         except Fault as fault:
@@ -142,9 +146,16 @@ class Flight:
         reaction = reactions.doubt(tile, readable, self.clock.wall(), self.config.api.create_seconds_max)
         if reaction.event is None:
             return await self.ledger.postpone(tile, self.clock.wall() + reaction.wait)
-        if isinstance(reaction.event, Absent) and reactions.submits_left(tile, self.config.api.submits_max) <= 0:
-            return await self.record(tile, doubtful(tile))
+        if isinstance(reaction.event, Absent):
+            if tile.api != self.api:
+                return await self.record(tile, made_elsewhere(tile))
+            if reactions.submits_left(tile, self.config.api.submits_max) <= 0:
+                return await self.record(tile, doubtful(tile))
         return await self.record(tile, reaction.event, wait=reaction.wait)
+
+    def _seconds_until_due(self, tile: Tile) -> float:
+        """Bounded: a due time far away was written by a clock that has been set back since."""
+        return min(max(0.0, tile.due_at - self.clock.wall()), reactions.RETRY_SECONDS_MAX * 2)
 
     async def _poll(self, tile: Tile) -> Tile:
         age = max(0.0, self.clock.wall() - tile.since)
@@ -154,7 +165,7 @@ class Flight:
             overdue_after=self.config.api.overdue_seconds,
             dice=self.clock.dice(),
         )
-        await self.clock.sleep(max(pause, tile.due_at - self.clock.wall()))
+        await self.clock.sleep(max(pause, self._seconds_until_due(tile)))
         if age <= self.config.api.overdue_seconds < age + pause:
             self.log.warning("overdue", **tile.about, prediction=tile.prediction, seconds=round(age))
         try:
@@ -181,6 +192,15 @@ def no_submits_left(tile: Tile) -> Event:
         reason=f"The service was asked {tile.submits} times without a result.",
         remedy="`esrgand retry` tries again, and pays again.",
         blame=Blame.SERVICE.value,
+    )
+
+
+def made_elsewhere(tile: Tile) -> Event:
+    """It was submitted to another API or with another key, whose history is not this one."""
+    return Held(
+        reason="It was submitted with another API address or key, where it may have been paid for.",
+        remedy="Go back to those until it is done; `esrgand release` submits the picture again, and pays again.",
+        due_at=NEVER,
     )
 
 

@@ -65,10 +65,15 @@ class Gates:
             Closed(name, gate.fault, gate.closed_at) for name, gate in self._gates.items() if gate.fault is not None
         ]
 
-    def is_open(self, name: str) -> bool:
-        """Whether one may go through without waiting."""
+    def admits(self, name: str) -> bool:
+        """Whether one would go through now without waiting, as the probe perhaps."""
+        left = self.seconds_left(name)
+        return left is None or (left <= 0 and not self._gates[name].probing)
+
+    def seconds_left(self, name: str) -> float | None:
+        """How long until a closed gate may be probed; None where it is open."""
         gate = self._gates.get(name)
-        return gate is None or gate.fault is None
+        return None if gate is None or gate.fault is None else gate.closed_until - self._clock.monotonic()
 
     def close(self, name: str, fault: Fault) -> None:
         """Something that all need is broken."""

@@ -43,10 +43,9 @@ class Health:
         for lane in self.dispatcher.all_lanes():
             if now - max(lane.pulse, self.started_at) > 3 * IDLE_SECONDS_MAX:
                 found.append(f"The {lane.name} lane has not moved for {now - lane.pulse:.0f} s.")
-            if lane.name in ("upload", "fetch", "write"):
-                longest = max((now - since for since in lane.started.values()), default=0.0)
-                if longest > STEP_SECONDS_MAX and not self.dispatcher.gates.closed():
-                    found.append(f"A step of the {lane.name} lane has taken {longest:.0f} s.")
+        for task, since in self.dispatcher.busy_tasks.items():
+            if now - since > STEP_SECONDS_MAX:
+                found.append(f"A step of {task.get_name()} has taken {now - since:.0f} s.")
         for folder in self.folders.values():
             limit = SCANS_MISSED_MAX * folder.config.scan_seconds + SCAN_SECONDS_SPARE
             last = max(folder.detector.last_scan, self._last_moved(folder, now))

@@ -38,7 +38,6 @@ class Lane(Generic[T, K]):
     stopping: asyncio.Event
     log: FilteringBoundLogger
     pulse: float = 0.0
-    started: dict[K, float] = field(default_factory=dict)
     benched: dict[K, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -75,7 +74,6 @@ class Lane(Generic[T, K]):
         while not self.stopping.is_set():
             thing = await self.queue.get()
             key = self.key(thing)
-            self.started[key] = self.clock.monotonic()
             try:
                 await self.work(thing)
             except LedgerBroken:
@@ -88,7 +86,6 @@ class Lane(Generic[T, K]):
                 self.log.exception("defect", lane=self.name, key=str(key))
                 self.benched[key] = self.clock.monotonic() + BENCH_SECONDS
             finally:
-                del self.started[key]
                 self.in_hand.discard(key)
                 self.poke()
 

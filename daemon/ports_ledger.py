@@ -21,6 +21,9 @@ class Deliveries(Protocol):
     async def due(self, folders: Collection[int], limit: int, besides: Collection[int]) -> list[tuple[Picture, Tile]]:
         """Pictures of these folders whose job has an end, with the job's first tile."""
 
+    async def still_due(self, picture: Picture) -> Tile | None:
+        """The tile as it is now, where the picture still waits for its end; else None."""
+
     async def sources(self, job: str) -> list[Picture]:
         """The pictures that wait for a job."""
 

@@ -7,6 +7,7 @@ that cannot be written) and ConfigError; nothing is half open after that.
 
 import asyncio
 import fcntl
+import hashlib
 import os
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ from daemon.adapters.picture import VipsPictures
 from daemon.adapters.vendor_upload import VendorStorage
 from daemon.adapters.watch import InboxWatcher
 from daemon.config_values import EMBEDDED
+from daemon.intake import WINDOW
 from daemon.pipeline.detect import Detector
 from daemon.pipeline.write import Writer
 from daemon.ports import Clock, Predictor, Storage, mark
@@ -49,6 +51,13 @@ class Api:
     name: str
     local: bool
     warning: str = ""
+
+    @property
+    def identity(self) -> str:
+        """Which API and account this is. The embedded server's address and key change; its predictions stay."""
+        return (
+            self.name if self.name == EMBEDDED else f"{self.name}#{hashlib.sha256(self.key.encode()).hexdigest()[:12]}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +143,10 @@ async def wire(config: "Config", api: Api, clock: Clock, log: FilteringBoundLogg
     ledger = SqliteLedger(state_paths(config.state_dir)[0], clock)
     stack.push_async_callback(ledger.close)
     await ledger.open()
+    for job in await ledger.jobs_in(State.FETCHED):
+        await ledger.deliveries.finish(job, clock.wall())
     await disk.prepare(await ledger.jobs_in(State.READY, State.FETCHED))
+    await disk.remember(place for each in config.folders for place in (each.outbox, each.failed) if place is not None)
     writer = Writer(
         ledger=ledger,
         disk=disk,
@@ -144,9 +156,9 @@ async def wire(config: "Config", api: Api, clock: Clock, log: FilteringBoundLogg
         version=__version__,
         warnings=(api.warning,) if api.warning else (),
     )
-    world = World(clock, log, ledger, storage, predictor, disk, pictures, writer)
+    world = World(api.identity, clock, log, ledger, storage, predictor, disk, pictures, writer)
     wakes: dict[int, asyncio.Event] = {}
-    queue: asyncio.Queue[Candidate] = asyncio.Queue(maxsize=64)
+    queue: asyncio.Queue[Candidate] = asyncio.Queue(maxsize=WINDOW)
     folders = [await _folder(each, world, ledger, wakes, queue, stack) for each in config.folders]
     return Wired(world, ledger, folders, wakes, queue)
 

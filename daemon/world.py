@@ -30,6 +30,7 @@ class Folder:
 class World:
     """All that the dispatcher asks of the outside."""
 
+    api: str  # which API and account, without secrets
     clock: Clock
     log: FilteringBoundLogger
     ledger: Ledger

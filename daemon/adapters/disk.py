@@ -11,12 +11,14 @@ import errno
 import hashlib
 import os
 import shutil
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
+from daemon.adapters import mounts
 from daemon.rules.faults import Blame, Fault, Gate
 from daemon.rules.job import Tile
 from daemon.rules.names import numbered
@@ -72,16 +74,20 @@ def temporary_beside(final: bytes) -> Iterator[tuple[BinaryIO, bytes]]:
     # One name for one target: what a crash leaves behind is replaced by the next try.
     path = folder + b"/.esrgand-" + hashlib.sha256(name).hexdigest()[:16].encode() + b".part"
     try:
-        with open(path, "wb") as file:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)  # Not truncated: a thread of a run that has ended may still write to it.
+        with open(path, "xb") as file:
             yield file, path
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
 
 
-def publish(temporary: bytes, final: bytes, *, replace: bool) -> bool:
+def publish(file: BinaryIO, temporary: bytes, final: bytes, *, replace: bool) -> bool:
     """Give a synced file its name; False, and nothing done, where the name is taken and `replace` is not given."""
     folder = final.rpartition(b"/")[0]
+    if os.fstat(file.fileno()).st_ino != os.stat(temporary).st_ino:
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))  # Another writer took the name over: it publishes.
     if replace:
         os.rename(temporary, final)
     else:
@@ -146,7 +152,7 @@ def move_without_overwriting(source: bytes, target: bytes) -> None:
             shutil.copystat(source, temporary)
             if not _is_same(before, os.lstat(source)):
                 return
-            if publish(temporary, target, replace=False):
+            if publish(file, temporary, target, replace=False):
                 os.unlink(source)
     except OSError as error:
         raise fault_from(error, folder, Gate.OUTBOX) from error
@@ -161,6 +167,7 @@ class HouseDisk:
 
     def __init__(self, staging: Path, threads: int = 4) -> None:
         self._staging = staging
+        self._mounts: dict[Path, mounts.Mount | None] = {}
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="disk")
 
     def close(self) -> None:
@@ -183,6 +190,26 @@ class HouseDisk:
                     path.unlink()
 
         await self._run(Gate.STAGING, self._staging, work)
+
+    async def remember(self, roots: Iterable[Path]) -> None:
+        """Note which file systems these folders are on: later, another one in the place of one of them is not it."""
+        for root in roots:
+            self._mounts[root] = await self._run(Gate.OUTBOX, root, partial(mounts.mount_of, root))
+
+    def _check_mount(self, root: Path) -> None:
+        """Raise where what is mounted at an outbox went away: below it lies a folder that only looks like it."""
+        before, now = self._mounts.get(root), mounts.mount_of(root)
+        if before is None or now is None or before.identity == now.identity:
+            return
+        if len(bytes(now.point)) > len(bytes(before.point)):
+            self._mounts[root] = now  # The mount came late.
+            return
+        raise Fault(
+            f"{root} is no longer on {before.source}.",
+            blame=Blame.HOUSE,
+            gate=Gate.OUTBOX,
+            remedy="Mount it again; its results wait meanwhile.",
+        )
 
     def staged(self, tile: Tile) -> Path:
         """Where a result is staged."""
@@ -247,6 +274,7 @@ class HouseDisk:
         final = root + b"/" + path
 
         def work() -> tuple[str, int] | None:
+            self._check_mount(outbox)
             make_folders(final.rpartition(b"/")[0], root)
             digest = digest_of(source)
             there = os.path.lexists(final)
@@ -258,7 +286,7 @@ class HouseDisk:
                     return None
             with temporary_beside(final) as (file, temporary):
                 copied = copy_synced(source, file)
-                return copied if publish(temporary, final, replace=there) else None
+                return copied if publish(file, temporary, final, replace=there) else None
 
         return await self._run(Gate.OUTBOX, outbox, work)
 
@@ -268,12 +296,13 @@ class HouseDisk:
         final = root + b"/" + path
 
         def work() -> None:
+            self._check_mount(outbox)
             make_folders(final.rpartition(b"/")[0], root)
             with temporary_beside(final) as (file, temporary):
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
-                publish(temporary, final, replace=True)
+                publish(file, temporary, final, replace=True)
 
         await self._run(Gate.OUTBOX, outbox, work)
 

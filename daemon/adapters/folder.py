@@ -32,7 +32,7 @@ LARGEST = 2**63 - 1
 
 def look_from(status: os.stat_result) -> Look:
     """The part of a stat that tells whether a file changed."""
-    return Look(status.st_size, min(status.st_mtime_ns, LARGEST), status.st_ino & LARGEST)
+    return Look(status.st_size, max(-LARGEST, min(status.st_mtime_ns, LARGEST)), status.st_ino & LARGEST)
 
 
 class DiskInbox:

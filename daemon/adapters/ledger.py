@@ -17,6 +17,7 @@ from daemon.adapters.ledger_delivery import Books, Deliveries
 from daemon.adapters.records import (
     PICTURE_SQL,
     TILE_FROM,
+    finish,
     insert_job,
     picture_from,
     record,
@@ -24,6 +25,7 @@ from daemon.adapters.records import (
     tile_from,
     tiles_of,
     update,
+    update_content,
     upsert_picture,
 )
 from daemon.ports import Clock
@@ -32,6 +34,9 @@ from daemon.rules.job import Bill, Look, Settled, Tile
 from daemon.rules.lifecycle import Event, Failed, Held, Retried, State
 
 T = TypeVar("T")
+PAUSE_SECONDS_MAX = 3600.0
+# No pause of ours is that long: a due time further away was written by a clock that has been set back since.
+DUE = "(t.due_at <= ? OR (t.due_at > ? AND t.state != 'held'))"
 
 
 class SqliteLedger:
@@ -107,12 +112,15 @@ class SqliteLedger:
                 if held is not None:
                     tiles = [record(db, tiles[0], held, at)]
             elif decision is Decision.RETRY and file.failure is None:
-                tiles = [record(db, tile, Retried(submits_granted=0), at) for tile in tiles]
+                tiles = [record(db, tile, Retried(), at) for tile in tiles]
+                update_content(db, job_id, file.content)
             upsert_picture(db, known, job_id, file, decision)
             if file.failure is not None and tiles[0].state is State.ADMITTED:
                 failure = file.failure
                 record(db, tiles[0], Failed(failure.said, failure.remedy, failure.blame.value), at)
             set_phases(db, job_id)
+            if known is not None and known.job != job_id:
+                finish(db, known.job, at)  # Nobody may wait for the replaced content's result any more.
             return decision
 
         return await self._database.write(work)
@@ -159,8 +167,8 @@ class SqliteLedger:
                 columns = []
                 for folder in folders:
                     rows = db.execute(
-                        f"{TILE_FROM} WHERE t.state = ? AND t.folder = ? AND t.due_at <= ? ORDER BY t.rank LIMIT ?",
-                        (state, folder, now, limit + len(besides)),
+                        f"{TILE_FROM} WHERE t.state = ? AND t.folder = ? AND {DUE} ORDER BY t.rank LIMIT ?",
+                        (state, folder, now, now + PAUSE_SECONDS_MAX, limit + len(besides)),
                     )
                     columns.append([tile for tile in map(tile_from, rows) if tile.key not in besides])
                 longest = max(map(len, columns), default=0)

@@ -9,11 +9,10 @@ import sqlite3
 from collections.abc import Collection
 
 from daemon.adapters.database import Database
-from daemon.adapters.records import PICTURE_SQL, picture_from, record, tiles_of, write_history
+from daemon.adapters.records import PICTURE_SQL, finish, picture_from, tiles_of, write_history
 from daemon.rules import budget
 from daemon.rules.budget import Spending
 from daemon.rules.job import Bill, Phase, Picture, Tile
-from daemon.rules.lifecycle import State, Written
 from daemon.rules.sidecar import ResultFacts
 
 UNWANTED_ASSETS = """
@@ -53,6 +52,15 @@ class Deliveries:
             ).fetchall()
             pictures = [picture for picture in map(picture_from, rows) if picture.id not in besides][:limit]
             return [(picture, tiles_of(db, picture.job)[0]) for picture in pictures]
+
+        return await self._database.read(work)
+
+    async def still_due(self, picture: Picture) -> Tile | None:
+        """The tile as it is now, where the picture still waits for its end; None where it went on without us."""
+
+        def work(db: sqlite3.Connection) -> Tile | None:
+            due = db.execute(f"SELECT 1 FROM picture {STILL_DUE}", (picture.id, picture.job)).fetchone()
+            return tiles_of(db, picture.job)[0] if due else None
 
         return await self._database.read(work)
 
@@ -121,7 +129,7 @@ class Deliveries:
             if taken:
                 db.execute(TAKEN, (picture.id, picture.job))
             write_history(db, at, tile, "delivered", {"reused": reused, "bytes": result.bytes}, picture.id)
-            return _finish(db, tile.job.id, at)
+            return finish(db, tile.job.id, at)
 
         return await self._database.write(work)
 
@@ -138,7 +146,7 @@ class Deliveries:
 
     async def finish(self, job: str, at: float) -> bool:
         """Where nobody waits for a fetched result any more, its job is done. Returns whether it is."""
-        return await self._database.write(lambda db: _finish(db, job, at))
+        return await self._database.write(lambda db: finish(db, job, at))
 
     async def times(self, job: str) -> dict[str, float]:
         """When each milestone of a job was last passed, by the event's name."""
@@ -147,16 +155,6 @@ class Deliveries:
             return dict(db.execute("SELECT name, max(at) FROM history WHERE job = ? GROUP BY name", (job,)).fetchall())
 
         return await self._database.read(work)
-
-
-def _finish(db: sqlite3.Connection, job: str, at: float) -> bool:
-    tiles = tiles_of(db, job)
-    waiting = db.execute("SELECT 1 FROM picture WHERE job = ? AND phase IN ('waiting', 'due')", (job,)).fetchone()
-    if waiting or any(tile.state is not State.FETCHED for tile in tiles):
-        return False
-    for tile in tiles:
-        record(db, tile, Written(), at)
-    return True
 
 
 class Books:

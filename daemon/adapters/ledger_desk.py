@@ -147,7 +147,7 @@ def retry(db: sqlite3.Connection, jobs: Iterable[str], now: float) -> list[Pictu
                 )
                 write_history(db, now, tile, "retry_asked", {})
                 again += _pictures(db, job)
-        db.execute("UPDATE picture SET phase = 'gone' WHERE job = ? AND phase IN ('failed', 'due')", (job,))
+                db.execute("UPDATE picture SET phase = 'gone' WHERE job = ? AND phase IN ('failed', 'due')", (job,))
     return again
 
 

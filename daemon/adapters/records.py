@@ -13,7 +13,7 @@ from typing import Any
 from daemon.rules import lifecycle
 from daemon.rules.admission import Decision, rank
 from daemon.rules.job import Bill, Content, Job, Look, Phase, Picture, Settled, Tile
-from daemon.rules.lifecycle import Event, State, Uploaded, Withdrawn
+from daemon.rules.lifecycle import Event, State, Uploaded, Withdrawn, Written
 from daemon.rules.recipe import Recipe
 
 TILE_COLUMNS = tuple(field.name for field in dataclasses.fields(Tile) if field.name not in ("job", "number"))
@@ -24,7 +24,7 @@ PICTURE_SQL = (
 )
 TILE_SQL = ", ".join(["t.job", "t.number", *(f"t.{c}" for c in TILE_COLUMNS), *(f"j.{c}" for c in JOB_COLUMNS)])
 TILE_FROM = f"SELECT {TILE_SQL} FROM tile t JOIN job j ON j.id = t.job"
-QUIET_FIELDS = {"asset_url", "output_url", "asset_ref", "asset_expires_at", "intent_at", "due_at"}
+QUIET_FIELDS = {"api", "asset_url", "output_url", "asset_ref", "asset_expires_at", "intent_at", "due_at"}
 
 
 def tile_from(row: tuple[Any, ...]) -> Tile:
@@ -40,6 +40,13 @@ def picture_from(row: tuple[Any, ...]) -> Picture:
     """A picture from a row of PICTURE_SQL."""
     id_, folder, path, size, mtime_ns, inode, job, phase, *rest = row
     return Picture(id_, folder, path, Look(size, mtime_ns, inode), job, Phase(phase), *rest)
+
+
+# The day of a bill is the day when it was first heard of.
+BILL = (
+    "INSERT INTO bill VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (prediction) DO UPDATE "
+    "SET cost_usd = excluded.cost_usd, predict_seconds = excluded.predict_seconds"
+)
 
 
 def tiles_of(db: sqlite3.Connection, job: str) -> list[Tile]:
@@ -105,7 +112,7 @@ def record(
     detail = {k: v for k, v in dataclasses.asdict(event).items() if k not in QUIET_FIELDS and v not in ("", None)}
     if bill is not None and tile.prediction is not None:
         db.execute(
-            "INSERT OR REPLACE INTO bill VALUES (?, ?, ?, ?, ?, ?)",
+            BILL,
             (tile.prediction, *tile.key, at, bill.cost_usd, bill.predict_seconds),
         )
         detail |= {"cost_usd": bill.cost_usd}
@@ -140,3 +147,22 @@ def set_phases(db: sqlite3.Connection, job: str) -> None:
     ended = State.FAILED in states or states <= {State.FETCHED, State.DONE}
     was, now = (Phase.WAITING, Phase.DUE) if ended else (Phase.DUE, Phase.WAITING)
     db.execute("UPDATE picture SET phase = ? WHERE job = ? AND phase = ?", (now, job, was))
+
+
+def update_content(db: sqlite3.Connection, job: str, content: Content) -> None:
+    """What is known of a content now: a decoder may have learnt to read it."""
+    db.execute(
+        "UPDATE job SET width = ?, height = ?, format = ? WHERE id = ?",
+        (content.width, content.height, content.format, job),
+    )
+
+
+def finish(db: sqlite3.Connection, job: str, at: float) -> bool:
+    """Where nobody waits for a fetched result any more, its job is done. Returns whether it is."""
+    tiles = tiles_of(db, job)
+    waiting = db.execute("SELECT 1 FROM picture WHERE job = ? AND phase IN ('waiting', 'due')", (job,)).fetchone()
+    if waiting or any(tile.state is not State.FETCHED for tile in tiles):
+        return False
+    for tile in tiles:
+        record(db, tile, Written(), at)
+    return True

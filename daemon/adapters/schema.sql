@@ -45,6 +45,7 @@ CREATE TABLE tile (
     asset_expires_at  REAL,
     intent_at         REAL,
     absences          INTEGER NOT NULL,
+    api               TEXT,
     prediction        TEXT,
     output_url        TEXT,
     result_sha256     TEXT,

@@ -12,10 +12,10 @@ from daemon.rules.lifecycle import Accepted, Event, Found, Intended, Stale, With
 URL_MARGIN_SECONDS = 600.0  # what a service that is busy may need before it reads the picture
 
 
-async def intend(tile: Tile, sources: Sources, storage: Storage, now: float, url_seconds: float) -> Event:
+async def intend(tile: Tile, sources: Sources, storage: Storage, api: str, now: float, url_seconds: float) -> Event:
     """What to record before a submit: Intended; or Stale or Withdrawn, and then nothing may be submitted.
 
-    now: seconds since 1970. url_seconds: the life of a fresh URL.
+    api: which API and account it goes to. now: seconds since 1970. url_seconds: the life of a fresh URL.
     """
     for inbox, picture in sources:
         # The last look before money is spent: the file must still be what was admitted.
@@ -29,7 +29,7 @@ async def intend(tile: Tile, sources: Sources, storage: Storage, now: float, url
     margin = min(URL_MARGIN_SECONDS, url_seconds / 4)
     if asset.expires_at is not None and asset.expires_at - now < margin:
         return Stale()
-    return Intended(intent_at=now, asset_url=asset.url, asset_expires_at=asset.expires_at)
+    return Intended(intent_at=now, api=api, asset_url=asset.url, asset_expires_at=asset.expires_at)
 
 
 async def submit(tile: Tile, predictor: Predictor) -> Accepted:

@@ -68,6 +68,7 @@ class Writer:
             source = converted
         result = await self._place(picture, tile, folder, source, format_)
         times = await self._deliveries.times(tile.job.id)
+        times["submitted"] = max(times.get("submitted", 0.0), times.get("found", 0.0))
         written = self.clock.wall()
         text = sidecar.sidecar(
             picture,

@@ -67,8 +67,8 @@ class Tile:
     due_at: not before. since: of the last transition. furthest: the highest milestone ever reached. attempts: of the
     present step. wrongs: downloads of the result that were not it. submits: paid runs that may exist.
     submits_granted: more, by a person's word. uploads: so far; makes each upload's key its own. absences: looks into
-    the history that proved a submit in doubt absent. released: a person let it pass, so no budget stops it. reason: of
-    failed and held, a sentence. remedy: what helps.
+    the history that proved a submit in doubt absent. api: which API and account it was submitted to. released: a
+    person let it pass, so no budget stops it. reason: of failed and held, a sentence. remedy: what helps.
     """
 
     job: Job
@@ -87,6 +87,7 @@ class Tile:
     asset_expires_at: float | None = None
     intent_at: float | None = None
     absences: int = 0
+    api: str | None = None
     prediction: str | None = None
     output_url: str | None = None
     result_sha256: str | None = None

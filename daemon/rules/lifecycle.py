@@ -63,6 +63,7 @@ class Intended(Event):
 
     name: ClassVar[str] = "submitting"
     intent_at: float
+    api: str
     asset_url: str
     asset_expires_at: float | None
 
@@ -210,7 +211,6 @@ class Retried(Event):
     """A person, or the same file dropped in again, wants another try."""
 
     name: ClassVar[str] = "retried"
-    submits_granted: int
 
 
 NEVER = 1e15  # A due time that does not come: some 30 million years from now.
@@ -281,7 +281,8 @@ def advance(tile: "Tile", event: Event, now: float) -> "Tile":
         case Released() | Retried():
             changes |= {"attempts": 0, "wrongs": 0, "furthest": 0, "reason": "", "remedy": "", "blame": ""}
             changes["released"] = isinstance(event, Released) and event.by_person
-            changes["submits_granted"] = tile.submits_granted + event.submits_granted
+            if isinstance(event, Released):
+                changes["submits_granted"] = tile.submits_granted + event.submits_granted
         case Failed() | Withdrawn():
             changes["due_at"] = NEVER
             if tile.state is State.SUBMITTING:

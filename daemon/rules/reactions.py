@@ -27,6 +27,7 @@ RETRY_SECONDS = 2.0
 RETRY_SECONDS_MAX = 600.0
 GATE_SECONDS = 5.0
 GATE_SECONDS_MAX = 600.0
+DISK_SECONDS_MAX = 30.0
 RATE_SECONDS = 30.0  # quick retries prolong the service's block after a 429; silence clears it
 LASTING_SECONDS = 60.0  # a refused key does not get better by being shown often
 WRONG_RESULTS_MAX = 8  # downloads that were not the result; with their pauses some ten minutes
@@ -61,7 +62,9 @@ def gate_seconds(fault: Fault, closings: int, dice: float) -> float:
     first = LASTING_SECONDS if fault.outlook is Outlook.LASTING else GATE_SECONDS
     if fault.rate_limited:
         first = RATE_SECONDS
-    return pause(closings, first, GATE_SECONDS_MAX, dice)
+    # A look at a disk of our own costs nothing, and a person who mended it is waiting.
+    longest = DISK_SECONDS_MAX if fault.gate in (Gate.OUTBOX, Gate.STAGING) else GATE_SECONDS_MAX
+    return pause(closings, first, longest, dice)
 
 
 def failed(fault: Fault) -> Failed:

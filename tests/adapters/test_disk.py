@@ -2,6 +2,7 @@
 
 # ruff: noqa: PT012  (what goes wrong inside a `with` is the point)
 
+import errno
 import hashlib
 import os
 import subprocess
@@ -15,7 +16,14 @@ from typing import Any
 
 import pytest
 
-from daemon.adapters.disk import HouseDisk, make_folders, move_without_overwriting
+from daemon.adapters.disk import (
+    HouseDisk,
+    fault_from,
+    make_folders,
+    move_without_overwriting,
+    publish,
+    temporary_beside,
+)
 from daemon.rules.faults import Blame, Fault, Gate
 from daemon.rules.job import Content, Job, Tile
 from daemon.rules.lifecycle import State
@@ -156,9 +164,9 @@ async def test_the_order_is_file_name_folder(tmp_path: Path, outbox: Path, resul
         await disk.place(result, outbox, b"x/y.png", None)
         folder = calls[:]
     disk.close()
-    # The last unlink of each is the attempt to clear up, after everything.
-    assert new == ["fsync", "link", "unlink", "fsync", "unlink"]
-    assert replaced == ["fsync", "rename", "fsync", "unlink"]
+    # The first unlink clears away what a crash left; the last is the attempt to clear up, after everything.
+    assert new == ["unlink", "fsync", "link", "unlink", "fsync", "unlink"]
+    assert replaced == ["unlink", "fsync", "rename", "fsync", "unlink"]
     assert noted == replaced
     assert folder == ["mkdir", "fsync", *new]
 
@@ -224,13 +232,39 @@ async def test_a_missing_outbox_is_a_fault_and_not_made(
 
 
 async def test_a_full_disk_is_the_houses_fault(disk: HouseDisk, outbox: Path, result: Path) -> None:
-    (outbox / leftover_name(b"a.png")).symlink_to("/dev/full")
-    (outbox / leftover_name(b"a.png.json")).symlink_to("/dev/full")
+    (outbox / leftover_name(b"a.png")).mkdir()
+    (outbox / leftover_name(b"a.png.json")).mkdir()
     for write in (disk.place(result, outbox, b"a.png", None), disk.note(outbox, b"a.png.json", b"{}")):
-        with pytest.raises(Fault, match="is full") as caught:
+        with pytest.raises(Fault) as caught:
             await write
         assert (caught.value.blame, caught.value.gate) == (Blame.HOUSE, Gate.OUTBOX)
-    assert os.listdir(outbox) == [], "neither a result nor a sidecar nor a half of one"
+    assert all(name.startswith(".") for name in os.listdir(outbox)), "neither a result nor a sidecar nor a half of one"
+    full = fault_from(OSError(errno.ENOSPC, "No space left on device"), outbox, Gate.OUTBOX)
+    assert "is full" in full.said
+    assert "Make room" in full.remedy
+
+
+async def test_a_link_in_the_place_of_a_temporary_name_is_not_followed(
+    disk: HouseDisk, outbox: Path, result: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "precious").write_bytes(b"precious")
+    (outbox / leftover_name(b"a.png")).symlink_to(tmp_path / "precious")
+    assert await disk.place(result, outbox, b"a.png", None)
+    assert (tmp_path / "precious").read_bytes() == b"precious"
+
+
+async def test_a_writer_whose_name_was_taken_over_publishes_nothing(outbox: Path) -> None:
+    """A thread of a run that ended while it copied must not give a newer writer's half a name."""
+    final = os.fsencode(outbox / "a.png")
+    with temporary_beside(final) as (old, temporary), temporary_beside(final) as (new, _):
+        old.write(b"old and long")
+        new.write(b"new")
+        for file in (old, new):
+            file.flush()
+        with pytest.raises(OSError, match=r"[Ss]tale"):
+            publish(old, temporary, final, replace=True)
+        assert publish(new, temporary, final, replace=False)
+    assert (outbox / "a.png").read_bytes() == b"new"
 
 
 async def test_a_file_where_a_folder_should_be(disk: HouseDisk, outbox: Path, result: Path) -> None:

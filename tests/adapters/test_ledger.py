@@ -513,5 +513,5 @@ async def test_retried_keeps_the_count_of_uploads(ledger: SqliteLedger) -> None:
     """Each upload has a key of its own, so that each submit has a URL of its own: the way back to a lost answer."""
     tile = await move(ledger, (await admit(ledger))[1], State.UPLOADED)
     tile = await ledger.record(tile, GIVEN_UP, 2_000.0)
-    tile = await ledger.record(tile, Retried(0), 2_000.0)
+    tile = await ledger.record(tile, Retried(), 2_000.0)
     assert (tile.state, tile.uploads) == (State.ADMITTED, 1)

@@ -23,6 +23,9 @@ class Watching:
         self.watcher = InboxWatcher(root, recursive=recursive)
         self.woken = asyncio.Event()
         self.hints: set[bytes] = set()
+        self.begin()
+
+    def begin(self) -> None:
         loop = asyncio.get_running_loop()
         self.watcher.begin(lambda: loop.call_soon_threadsafe(self.woken.set))
 
@@ -181,7 +184,7 @@ async def test_a_root_that_was_removed_and_made_again_is_not_watched(watching: W
     root.mkdir()
     assert not watching.watcher.is_alive()
     watching.watcher.end()
-    watching.watcher.begin(watching.woken.set)
+    watching.begin()
     assert watching.watcher.is_alive()
     (root / "a.png").write_bytes(b"x")
     await watching.until(b"a.png")

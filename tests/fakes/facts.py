@@ -42,7 +42,7 @@ async def bring(record: Record, tile: Tile, to: State, *, now: float, result: by
     """Take a tile on its usual way, up to a state before DONE. result: what is said to be staged."""
     way: dict[State, tuple[Event, Bill | None]] = {
         State.ADMITTED: (Uploaded(f"ref-{tile.job.id}", f"https://storage.test/{tile.job.id}?s=secret", None), None),
-        State.UPLOADED: (Intended(now, f"https://storage.test/{tile.job.id}?s=secret", None), None),
+        State.UPLOADED: (Intended(now, "a fake", f"https://storage.test/{tile.job.id}?s=secret", None), None),
         State.SUBMITTING: (Accepted(f"prediction-{tile.job.id}"), None),
         State.SUBMITTED: (Succeeded("https://result.test/x.png"), BILL),
         State.READY: (Fetched(sha(result), len(result), 6, 4), None),

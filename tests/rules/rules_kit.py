@@ -48,7 +48,9 @@ EVENTS: dict[str, Event] = {
     for event in (
         lifecycle.Uploaded("ref", f"https://storage.example.org/o?{SECRET}", NOW + 86_400),
         lifecycle.Stale(),
-        lifecycle.Intended(NOW, f"https://storage.example.org/o?{SECRET}", NOW + 86_400),
+        lifecycle.Intended(
+            NOW, "https://api.example.org/v1#0123", f"https://storage.example.org/o?{SECRET}", NOW + 86_400
+        ),
         lifecycle.Refused(),
         lifecycle.Accepted("id-1"),
         lifecycle.Found("id-1"),
@@ -66,6 +68,6 @@ EVENTS: dict[str, Event] = {
         lifecycle.Withdrawn("It left its inbox."),
         lifecycle.Held("The budget is reached.", "Wait.", NOW + 3600),
         lifecycle.Released(submits_granted=1, by_person=True),
-        lifecycle.Retried(submits_granted=2),
+        lifecycle.Retried(),
     )
 }

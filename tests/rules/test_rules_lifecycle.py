@@ -69,7 +69,7 @@ def test_every_pair(state: State, event: str) -> None:
 def test_an_event_writes_its_own_columns(state: str, event: str) -> None:
     after = dataclasses.asdict(advance(a_tile(State(state)), EVENTS[event], NOW + 5))
     fields = dataclasses.asdict(EVENTS[event])
-    counted = {"submits_granted", "by_person", *(["reason"] if event == "retried" else [])}
+    counted = {"submits_granted", "by_person"}
     assert {name: after[name] for name in fields if name not in counted} == {
         name: value for name, value in fields.items() if name not in counted
     }
@@ -113,7 +113,7 @@ def test_counting_on_any_walk(start: State, walk: list[tuple[int, bool]]) -> Non
         before = tile.attempts
         tile = advance(tile, EVENTS[event], NOW)
         submits += {"submitting": 1, "refused": -1}.get(event, 0) - refused
-        granted += {"released": 1, "retried": 2}.get(event, 0)
+        granted += {"released": 1}.get(event, 0)
         absences = 0 if event in ("submitting", "forgotten") else absences + (event == "missed")
         assert (tile.submits, tile.submits_granted, tile.absences) == (submits, granted, absences)
         assert tile.uploads == uploads + (event == "uploaded")

@@ -140,7 +140,7 @@ async def house(
         stack.callback(pictures.close)
         storage, predictor = FakeStorage(clock), FakePredictor()
         writer = Writer(ledger=ledger, disk=disk, pictures=pictures, clock=clock, api="a fake", version="0")
-        world = World(clock, log, ledger, storage, predictor, disk, pictures, writer)
+        world = World("a fake", clock, log, ledger, storage, predictor, disk, pictures, writer)
         handed: list[Candidate] = []
         at_work = [await _folder(each, world, handed, stack) for each in config.folders]
         gates = Gates(clock, log)

@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -62,11 +63,13 @@ def lies_in(folder: Path) -> set[str]:
     return {str(file.relative_to(folder)) for file in folder.rglob("*") if not file.is_dir()}
 
 
-def stop_writing(folder: Path, name: str) -> Path:
-    """Let writing a name meet a full disk; gone again after the first try."""
+@contextmanager
+def no_writing(folder: Path, name: str) -> Iterator[None]:
+    """Meanwhile a name cannot be written: what must be made first, under another name, cannot be made."""
     trap = folder / f".esrgand-{sha(os.fsencode(name))[:16]}.part"
-    trap.symlink_to("/dev/full")
-    return trap
+    trap.mkdir()
+    yield
+    trap.rmdir()
 
 
 # Delivered
@@ -146,14 +149,14 @@ async def test_the_source_goes_only_after_the_sidecar_is_there(tmp_path: Path, c
         look = await at_work.folders[0].inbox.look(b"trip/a.png")
         assert look is not None
 
-        stop_writing(at_work.outbox / "trip", "a_x2.png")
-        assert await deliver(at_work) == 1
+        with no_writing(at_work.outbox / "trip", "a_x2.png"):
+            assert await deliver(at_work) == 1
         assert lies_in(at_work.outbox) == set()
         assert source.exists()
 
         clock.advance(1_000)
-        stop_writing(at_work.outbox / "trip", "a_x2.png.json")
-        assert await deliver(at_work) == 1
+        with no_writing(at_work.outbox / "trip", "a_x2.png.json"):
+            assert await deliver(at_work) == 1
         assert lies_in(at_work.outbox) == {"trip/a_x2.png"}, "a result without a sidecar is not complete yet"
         assert source.exists()
         assert (await at_work.now(tile)).state is State.FETCHED
@@ -296,8 +299,8 @@ async def test_a_changed_picture_replaces_our_own_result(at_work: House) -> None
     await fetched(at_work, data=b"one", result=b"result one")
     await deliver(at_work)
     await fetched(at_work, data=b"two", result=b"result two")
-    stop_writing(at_work.outbox, "a_x2.png.json")
-    await deliver(at_work)
+    with no_writing(at_work.outbox, "a_x2.png.json"):
+        await deliver(at_work)
     assert lies_in(at_work.outbox) == {"a_x2.png"}
     assert (at_work.outbox / "a_x2.png").read_bytes() == b"result two"
     at_work.clock.advance(1_000)
@@ -409,8 +412,8 @@ async def test_a_restart_in_the_middle_of_a_delivery_ends_it(tmp_path: Path, clo
     """The result was placed and its sidecar was not: the same name, the same bytes, one result."""
     async with house(tmp_path, clock) as at_work:
         await fetched(at_work)
-        stop_writing(at_work.outbox, "a_x2.png.json")
-        await deliver(at_work)
+        with no_writing(at_work.outbox, "a_x2.png.json"):
+            await deliver(at_work)
         assert lies_in(at_work.outbox) == {"a_x2.png"}
     async with house(tmp_path, clock) as again:
         assert await deliver(again) == 1

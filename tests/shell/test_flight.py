@@ -207,12 +207,13 @@ async def test_a_429_gives_the_submit_back_and_closes_the_gate(at_work: House, c
     assert fault.gate is Gate.API
     tile = (await at_work.ledger.due([State.UPLOADED], [1], clock.wall(), 9, []))[0]
     assert (tile.submits, tile.attempts) == (0, 0)
-    assert not at_work.gates.is_open("api")
-    before = clock.seconds
+    assert at_work.gates.seconds_left("api") is not None
+    assert (at_work.gates.seconds_left("api") or 0) >= 100.0
+    assert (await fly(at_work, tile)).state is State.UPLOADED, "it waits in the ledger, not in a slot"
+    clock.advance(at_work.gates.seconds_left("api") or 0)
     tile = await fly(at_work, tile)
     assert (tile.state, tile.submits) == (State.READY, 1)
-    assert clock.seconds - before >= 100.0
-    assert at_work.gates.is_open("api")
+    assert at_work.gates.seconds_left("api") is None
     assert len(at_work.predictor.urls) == 2
 
 
@@ -228,7 +229,7 @@ async def test_what_the_model_refuses_fails_that_picture_alone(at_work: House) -
     )
     tile = await fly(at_work, await at_work.uploaded())
     assert (tile.state, tile.reason, tile.blame) == (State.FAILED, "The model takes no such picture.", "picture")
-    assert at_work.gates.is_open("api")
+    assert at_work.gates.seconds_left("api") is None
     assert (await fly(at_work, await at_work.uploaded(1))).state is State.READY
 
 
@@ -277,7 +278,7 @@ async def test_trouble_with_questions_costs_nothing(at_work: House) -> None:
     tile = await fly(at_work, await at_work.uploaded())
     assert tile.state is State.READY
     assert len(at_work.predictor.urls) == 1
-    assert at_work.gates.is_open("api")
+    assert at_work.gates.seconds_left("api") is None
     assert len(at_work.told("gate_closed")) <= 1
 
 
@@ -321,10 +322,11 @@ async def test_a_probe_that_was_never_sent_opens_no_gate(at_work: House, clock: 
     tile = await at_work.uploaded()
     (at_work.inbox / "0.png").unlink()
     at_work.gates.close("api", refused())
+    clock.advance(1_000)
     assert (await fly(at_work, tile)).state is State.FAILED
-    assert not at_work.gates.is_open("api")
+    assert at_work.gates.seconds_left("api") is not None
     assert (await fly(at_work, await at_work.uploaded(1))).state is State.READY
-    assert at_work.gates.is_open("api")
+    assert at_work.gates.seconds_left("api") is None
 
 
 # Bounds

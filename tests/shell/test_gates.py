@@ -56,7 +56,7 @@ def future() -> "asyncio.Future[None]":
 
 
 async def test_an_open_gate_holds_nobody(door: Doorway) -> None:
-    assert door.gates.is_open("api")
+    assert door.gates.seconds_left("api") is None
     assert not await door.gates.wait("api")
     await door.send("a")
     assert door.inside == ["a"]
@@ -76,7 +76,7 @@ async def test_closing_is_said_once(door: Doorway) -> None:
     assert door.log.entries[0]["reason"] == "The API is down."
     [closed] = door.gates.closed()
     assert (closed.name, closed.closed_at) == ("api", door.clock.wall())
-    assert not door.gates.is_open("api")
+    assert door.gates.seconds_left("api") is not None
     door.send("next")
     await door.clock.let_pass(GATE_SECONDS * 1.01)
     assert door.inside[3:] == ["next"], "three faults at once are one closing, not three"
@@ -159,7 +159,7 @@ async def test_who_started_before_the_closing_does_not_open_it(door: Doorway) ->
     door.gates.close("api", fault())
     end.set_result(None)
     await early
-    assert not door.gates.is_open("api")
+    assert door.gates.seconds_left("api") is not None
     assert door.told() == ["gate_closed"]
 
 
@@ -174,7 +174,7 @@ async def test_a_probe_of_an_earlier_closing_does_not_open_a_later_one(door: Doo
     door.gates.close("api", fault())
     end.set_result(None)
     await probe
-    assert not door.gates.is_open("api")
+    assert door.gates.seconds_left("api") is not None
 
 
 @pytest.mark.parametrize("how", ["a fault of another kind", "a defect", "cancelled"])
@@ -195,7 +195,7 @@ async def test_a_probe_that_learnt_nothing_lets_the_next_one_try(door: Doorway, 
     await asyncio.gather(probe, return_exceptions=True)
     await next_one
     assert door.inside == ["a", "b"]
-    assert door.gates.is_open("api")
+    assert door.gates.seconds_left("api") is None
 
 
 async def test_a_probe_that_is_cancelled_at_the_second_gate_frees_the_first(door: Doorway) -> None:
@@ -214,9 +214,9 @@ async def test_a_probe_that_asked_nothing_opens_nothing(door: Doorway) -> None:
     await door.clock.let_pass(GATE_SECONDS)
     async with door.gates.through("api") as visit:
         visit.learnt = False
-    assert not door.gates.is_open("api")
+    assert door.gates.seconds_left("api") is not None
     await door.send("b")
-    assert door.gates.is_open("api")
+    assert door.gates.seconds_left("api") is None
 
 
 async def test_a_fault_closes_the_gate_that_it_names(door: Doorway) -> None:
@@ -227,8 +227,8 @@ async def test_a_fault_closes_the_gate_that_it_names(door: Doorway) -> None:
     with pytest.raises(Fault):
         await task
     assert [closed.name for closed in door.gates.closed()] == ["outbox:2"]
-    assert door.gates.is_open("outbox:1"), "another folder's outbox is another gate"
-    assert door.gates.is_open("staging")
+    assert door.gates.seconds_left("outbox:1") is None, "another folder's outbox is another gate"
+    assert door.gates.seconds_left("staging") is None
 
 
 async def test_a_fault_of_a_gate_that_is_not_ours_closes_nothing(door: Doorway) -> None:

@@ -92,7 +92,6 @@ async def test_each_is_in_hand_once(bench: Bench) -> None:
         await bench.end(thing)
     assert bench.begun == [0, 1, 2, 3]
     assert bench.lane.is_idle()
-    assert bench.lane.started == {}
 
 
 async def test_a_place_that_becomes_free_is_filled_at_once(bench: Bench) -> None:
