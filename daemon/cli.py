@@ -93,6 +93,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         status = Exit.DONE  # Whoever read our output has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
+        print("esrgand: interrupted.", file=sys.stderr)
         status = Exit.PICTURES
     sys.stdout.flush()
     sys.stderr.flush()

@@ -65,12 +65,18 @@ async def _run(
     orders = Orders()
     orders.listen()
     notifier = Notifier(os.environ)
+    before: tuple[Config, Secret, Secret | None] | None = None
     while True:
         service = make_service(config, key, token, notifier, orders, once=once, on_beat=on_beat, level=level)
         reloading = asyncio.create_task(_reloads(path, orders, notifier, service))
         try:
             status = await service.run()
         except Fault as fault:
+            if before is not None and not service.told:
+                # The new configuration is right and cannot be used (a port that is taken): back to the old one.
+                service.log.error("configuration_unusable", reason=fault.said, remedy=fault.remedy)
+                (config, key, token), before = before, None
+                continue
             if not service.told:
                 raise
             service.log.error("ended", reason=fault.said, remedy=fault.remedy)
@@ -81,6 +87,7 @@ async def _run(
             for line in service.summary:
                 print(line)
             return status
+        before = config, key, token
         config, key, token = orders.new
         orders.start_again()
 
@@ -120,6 +127,9 @@ async def _reloads(path: Path, orders: Orders, notifier: Notifier, service: Serv
             orders.take_up((config, *secrets(config)))
         except ConfigError as error:
             service.log.error("configuration_refused", reasons=list(error.complaints))
+            notifier.ready()
+        except Exception:
+            service.log.exception("defect", while_="reading the configuration again")
             notifier.ready()
 
 

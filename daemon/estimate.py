@@ -1,5 +1,5 @@
 """
-Estimate: what is waiting in the inboxes and what it would cost; reads headers and the ledger, sends nothing.
+Estimate: what is waiting in the inboxes and what it would cost; reads pictures and the ledger, sends nothing.
 
 Files that the ledger knows unchanged are left out, as the daemon would. Prices are those of the last predictions where
 there were any, else what the service usually takes. Status 0, or 1 where an inbox cannot be read.
@@ -86,8 +86,12 @@ async def _folder(
         counts: Counter[str] = Counter()
         pixels = 0
         for path, look in scan.found:
-            async with inbox.open(path, look) as source:
-                reading = await pictures.read(source)
+            try:
+                async with inbox.open(path, look) as source:
+                    reading = await pictures.read(source)
+            except Fault as fault:
+                skipped.append((path, fault.said))
+                continue
             refusal = admission.refusal(reading.content, config.api.pixels_max)
             job = folder.recipe.job_id(reading.content.sha256)
             if reading.sign is not None and not reading.content.format:

@@ -6,6 +6,7 @@ redirect, and is taken out of every answer that quotes it.
 """
 
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 
 import orjson
 
@@ -59,6 +60,8 @@ class Api:
         self._http = http
         self._clock = clock
         self.peer = peer
+        # How far the API's clock is ahead of ours, seconds, by its last answer; 0 before the first.
+        self.skew = 0.0
 
     async def call(
         self, method: str, path: str, *, body: object = None, seconds: float = 30.0, lane: Lane = Lane.API
@@ -69,6 +72,7 @@ class Api:
         async with self._http.request(
             lane, method, self._base + path, self.peer, seconds=seconds, headers=headers, data=data
         ) as response:
+            self.skew = skew(response.headers.get("Date"), self._clock.wall())
             raw = bytearray()
             async for block in response.content.iter_any():
                 raw += block
@@ -120,6 +124,18 @@ class Api:
     async def close(self) -> None:
         """Close the connections; another call makes new ones."""
         await self._http.close()
+
+
+SKEW_SECONDS_MIN = 30.0  # A Date has whole seconds, and an answer takes its time.
+
+
+def skew(date: str | None, now: float) -> float:
+    """How far the clock that wrote a Date header is ahead of ours, seconds; 0 where it says nothing."""
+    try:
+        ahead = parsedate_to_datetime(date).timestamp() - now if date else 0.0
+        return ahead if abs(ahead) > SKEW_SECONDS_MIN else 0.0
+    except (TypeError, ValueError):
+        return 0.0
 
 
 def _json(raw: bytes) -> object:

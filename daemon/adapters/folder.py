@@ -26,6 +26,7 @@ from daemon.rules.names import Selection, shown
 T = TypeVar("T")
 THREADS = 3
 HANG_SECONDS = 120.0
+UNREADABLE = {errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG}
 # The ledger's integers have a sign; inodes of network file systems may use all 64 bits, and dates may lie past 2262.
 LARGEST = 2**63 - 1
 
@@ -147,6 +148,9 @@ class DiskInbox:
             self._check_root()
             return None
         except OSError as error:
+            self._check_root()
+            if error.errno in UNREADABLE:
+                return None  # One file's own trouble; the scan shows its folder as unreadable.
             raise self._unavailable(f"cannot be read at {shown(path)} ({error.strerror})") from error
         return look_from(status) if stat.S_ISREG(status.st_mode) else None
 

@@ -22,7 +22,8 @@ from daemon.rules.faults import Blame, Created, Expired, Fault, Gate, Outlook, U
 from daemon.rules.recipe import MODEL, Recipe
 
 POLL_SECONDS_MAX = 30.0
-SKEW_SECONDS = 120.0  # How far the API's clock and ours may be apart when the history is searched.
+SKEW_SECONDS = 300.0  # How far the API's clock and ours may drift apart unseen when the history is searched.
+FUTURE_SECONDS = 6 * 3600.0  # How far back is searched for a create that left in what is still the API's future.
 HISTORY_ROWS = 100
 HISTORY_PAGES_MAX = 50
 DOWNLOAD_BYTES_PER_SECOND_MIN = 50_000
@@ -50,6 +51,7 @@ class HostedPredictor:
         self._api = Api(base_url, key, http, clock, auth=auth, peer=PREDICTIONS)
         self._base_url = base_url.rstrip("/")
         self._http = http
+        self._clock = clock
         self._create_path = "/prediction/"
         self._create_seconds_max = create_seconds_max
         self._stall_seconds_max = stall_seconds_max
@@ -95,8 +97,27 @@ class HostedPredictor:
 
     async def find(self, model: str, image_url: str, since: float) -> str | None:
         """Look through the history; None only where every prediction that could be ours was seen and is not."""
+        start = self._start(since)
+        found = await self._find(model, image_url, start)
+        if found is None and self._start(since) < start:
+            # Only its answers told how far our clocks are apart: it was too short a look.
+            found = await self._find(model, image_url, self._start(since))
+        return found
+
+    def _start(self, since: float) -> float:
+        """Where the history has to begin, by the API's clock, for a create that left at `since` by ours.
+
+        Ours may be wrong now, or may have been wrong then: the earliest of what that could mean is taken, since a
+        history that begins too late would prove absent what is there, and cost a second bill.
+        """
+        ahead = self._api.skew
+        now = self._clock.wall() + ahead
+        start = min(since, since + ahead)
+        return (start if start <= now else now - FUTURE_SECONDS) - SKEW_SECONDS
+
+    async def _find(self, model: str, image_url: str, start: float) -> str | None:
         unproven: Fault | None = None
-        async for candidate in self._history(model, since - SKEW_SECONDS):
+        async for candidate in self._history(model, start):
             try:
                 theirs = _image(await self._prediction(candidate))
             except Fault as fault:

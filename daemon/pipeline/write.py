@@ -60,7 +60,7 @@ class Writer:
     async def deliver(self, picture: Picture, tile: Tile, folder: "FolderConfig", inbox: Inbox) -> bool:
         """Write result and sidecar. Returns whether the job waits for nobody any more."""
         reused = await self._deliveries.is_reuse(picture)
-        format_ = tile.job.content.format if folder.format == "source" else folder.format.upper()
+        format_, warnings = _format(tile, folder)
         source, source_format = await self._source(tile, format_)
         converted = self.disk.staged(tile).with_suffix(f".{picture.id}.converted")
         if format_ != source_format:
@@ -79,7 +79,7 @@ class Writer:
             api=self.api,
             reused=reused,
             times=times | {"detected": picture.detected_at, "written": written},
-            warnings=list(self.warnings),
+            warnings=[*self.warnings, *warnings],
             version=self.version,
         )
         await self.disk.note(folder.outbox, names.sidecar_of(result.path), as_text(text))
@@ -171,6 +171,16 @@ class Writer:
         path = names.report_of(picture.path)
         if not await self.disk.is_foreign(place, path):
             await self.disk.discard(place, path)
+
+
+def _format(tile: Tile, folder: "FolderConfig") -> tuple[str, list[str]]:
+    """The result's format, and what the sidecar has to say about it."""
+    wanted = tile.job.content.format if folder.format == "source" else folder.format.upper()
+    assert tile.result_width is not None
+    assert tile.result_height is not None
+    if max(tile.result_width, tile.result_height) > names.SIDES_MAX[wanted]:
+        return "PNG", [f"The result is a PNG: no {wanted} can be as large as it is."]
+    return wanted, []
 
 
 def report_place(folder: "FolderConfig") -> Path:

@@ -7,7 +7,7 @@ import json
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
-from email.utils import format_datetime
+from email.utils import format_datetime, formatdate
 from urllib.parse import quote
 
 import pytest
@@ -393,15 +393,35 @@ def row(prediction: str, made: float | None = None) -> dict[str, object]:
 
 async def test_find(api: HostedPredictor, service: Service, clock: FakeClock) -> None:
     now = clock.wall()
-    rows = [row("p1", now), row("p2", now), row("p3", now), row("old", now - 121)]
+    rows = [row("p1", now), row("p2", now), row("p3", now), row("old", now - 301)]
     images: dict[str, object] = {name: {"image": f"{IMAGE}&n={name}"} for name in ("p1", "p2")}
     history(service, rows, {**images, "p3": {"image": IMAGE}, "old": {"image": IMAGE}})
     assert await api.find("real-esrgan", IMAGE, now) == "p3"
     assert await api.find("real-esrgan", IMAGE + "&n=p2", now) == "p2"
     assert await api.find("real-esrgan", "https://example.org/other", now) is None
-    expected = datetime.fromtimestamp(now - 120, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    expected = datetime.fromtimestamp(now - 300, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     assert service.seen[0].query["from"] == expected
     assert not [request for request in service.seen if request.path.endswith("/old")]
+
+
+@pytest.mark.parametrize("behind", [3600.0, 86_400.0])
+async def test_a_clock_of_ours_that_is_wrong_proves_no_absence(
+    api: HostedPredictor, service: Service, clock: FakeClock, behind: float
+) -> None:
+    """The API's clock is behind ours: what was made just now was made, by its word, long before we asked."""
+    made = clock.wall() - behind
+
+    def answer(request: web.Request) -> web.Response:
+        date = {"Date": formatdate(made + 1, usegmt=True)}
+        if request.path == "/v1/executions":
+            begun = datetime.strptime(request.query["from"], "%Y-%m-%dT%H:%M:%S%z").timestamp()
+            rows = [row("ours", made)] if begun <= made and request.query["offset"] == "0" else []
+            return web.json_response({"executions": rows, "total_count": len(rows)}, headers=date)
+        return web.json_response({"id": "ours", "status": "created", "input": {"image": IMAGE}}, headers=date)
+
+    service.script = [answer]
+    assert await api.find("real-esrgan", IMAGE, clock.wall()) == "ours"
+    assert await api.find("real-esrgan", IMAGE + "&other", clock.wall()) is None
 
 
 @pytest.mark.parametrize("given", [None, {}, [], "text"])
