@@ -208,6 +208,13 @@ def test_a_running_daemon_is_seen_steered_reloaded_and_ended(tmp_path: Path, ser
     (tmp_path / "in" / "b.png").write_bytes(encoded(2, ".png"))
     daemon.expect_event("done")
     assert set(outbox(tmp_path / "out2")) == {b"b_x4.png", b"b_x4.png.json"}
+
+    taken = server.base_url.split("/")[2]
+    rewritten(path, 'listen = "127.0.0.1:0"', f'listen = "{taken}"')
+    daemon.process.send_signal(1)
+    assert taken in daemon.expect_event("configuration_unusable")["reason"]
+    daemon.expect_event("watching", 3)
+    rewritten(path, f'listen = "{taken}"', 'listen = "127.0.0.1:0"')
     assert daemon.end() == 0
     assert "not running" in esrgand(path, "status")
     esrgand(path, "backup", str(tmp_path / "copy 2.db"))

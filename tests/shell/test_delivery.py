@@ -408,6 +408,29 @@ async def test_a_delivery_that_fails_is_tried_ever_more_seldom(tmp_path: Path, c
         assert len(at_work.told("gate_closed") + at_work.told("write_failed")) == 1
 
 
+async def test_behind_a_closed_gate_nobody_is_tried(at_work: House, clock: FakeClock) -> None:
+    """The others of the folder wait in the ledger, where they hold up nobody else's delivery."""
+    for number in range(3):
+        await fetched(at_work, f"{number}.png", b"picture %d" % number)
+    at_work.outbox.rmdir()
+    first, *others = await at_work.dispatcher.delivery.find(99, set())
+    assert len(others) == 2
+    await at_work.dispatcher.delivery.write(*first)
+    assert await at_work.dispatcher.delivery.find(99, set()) == []
+    at_work.outbox.mkdir()
+    clock.advance(1_000)
+    assert await deliver(at_work) == 3
+    assert len(lies_in(at_work.outbox)) == 6
+
+
+async def test_a_picture_that_is_replaced_before_its_turn_is_not_written(at_work: House) -> None:
+    await fetched(at_work, data=b"one", result=b"result one")
+    [(picture, tile)] = await at_work.dispatcher.delivery.find(99, set())
+    await at_work.admit(data=b"two")
+    await at_work.dispatcher.delivery.write(picture, tile)
+    assert lies_in(at_work.outbox) == set()
+
+
 async def test_a_restart_in_the_middle_of_a_delivery_ends_it(tmp_path: Path, clock: FakeClock) -> None:
     """The result was placed and its sidecar was not: the same name, the same bytes, one result."""
     async with house(tmp_path, clock) as at_work:

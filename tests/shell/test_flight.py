@@ -198,6 +198,21 @@ async def test_a_forgotten_prediction_is_looked_up_and_not_made_again(at_work: H
     assert len(at_work.predictor.urls) == 1
 
 
+async def test_what_another_api_or_account_was_asked_is_a_persons_decision(at_work: House) -> None:
+    """Its id is unknown here, and so is its history: unknown is not absent, and another create may be a second bill."""
+    at_work.predictor.creates.append(cut())
+    at_work.predictor.lookups.extend([None] * 30)
+
+    async def move_house(_: str) -> None:
+        at_work.dispatcher.flight.api = "another"
+
+    at_work.predictor.on_create = move_house
+    tile = await fly(at_work, await at_work.uploaded())
+    assert (tile.state, tile.due_at) == (State.HELD, NEVER)
+    assert "another API address or key" in tile.reason
+    assert len(at_work.predictor.urls) == 1
+
+
 # Refused
 
 
@@ -438,6 +453,20 @@ async def test_cut_down_in_the_middle_of_a_create(tmp_path: Path, clock: FakeClo
         tile = await fly(again, tile)
         assert again.predictor.urls == []
         assert tile.state is (State.READY if arrived else State.ADMITTED)
+
+
+async def test_what_was_submitted_to_another_api_is_not_absent_for_being_unknown_here(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    async with house(tmp_path, clock) as at_work:
+        await at_work.bring(await at_work.uploaded(), State.SUBMITTING)
+    async with house(tmp_path, clock) as again:
+        again.dispatcher.flight.api = "another"
+        [tile] = await again.ledger.due([State.SUBMITTING], [1], clock.wall(), 9, [])
+        tile = await fly(again, tile)
+        assert (tile.state, tile.due_at) == (State.HELD, NEVER)
+        assert "another API" in tile.reason
+        assert again.predictor.urls == []
 
 
 async def test_a_restart_with_an_id_polls_and_creates_nothing(tmp_path: Path, clock: FakeClock) -> None:

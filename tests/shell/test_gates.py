@@ -100,6 +100,22 @@ async def test_one_probe_and_then_everybody(door: Doorway) -> None:
     assert door.gates.closed() == []
 
 
+async def test_a_gate_admits_one_probe_at_a_time(door: Doorway) -> None:
+    """Who would have to wait is told so, and can do something else."""
+    assert door.gates.admits("api")
+    door.gates.close("api", fault())
+    assert not door.gates.admits("api")
+    await door.clock.let_pass(GATE_SECONDS)
+    assert door.gates.admits("api")
+    end = future()
+    probe = door.send("a", end=end)
+    await settle()
+    assert not door.gates.admits("api")
+    end.set_result(None)
+    await probe
+    assert door.gates.admits("api")
+
+
 async def test_pauses_grow_while_probes_fail_and_start_again_after(door: Doorway) -> None:
     pauses = []
     door.gates.close("api", fault())
