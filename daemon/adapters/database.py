@@ -31,6 +31,9 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
         if read_only:
             connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
         else:
+            if path.exists() and not path.stat().st_size and path.with_name("staging").exists():
+                # Staging is made once the ledger was open: it held something, and would be taken for a new one.
+                raise OSError(errno.EIO, "it is empty, and was not")
             if not path.exists():
                 os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
             connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)

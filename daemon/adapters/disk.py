@@ -121,11 +121,11 @@ def copy_synced(source: bytes | Path, target: BinaryIO) -> tuple[str, int]:
     return digest.hexdigest(), size
 
 
-def make_folders(folder: bytes, root: bytes) -> None:
-    """Make the folders below `root`, each durable; `root` itself must be there, or a mount is missing."""
-    if folder == root or os.path.isdir(folder):
-        if not os.path.isdir(root):
-            raise FileNotFoundError(errno.ENOENT, "No such folder", root)
+def make_folders(folder: bytes, root: bytes | None = None) -> None:
+    """Make a folder and those above it, each durable. `root`, where given, must be there, or a mount is missing."""
+    if root is not None and not os.path.isdir(root):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), root)
+    if os.path.isdir(folder):
         return
     parent = folder.rpartition(b"/")[0]
     make_folders(parent, root)
@@ -142,7 +142,7 @@ def move_without_overwriting(source: bytes, target: bytes) -> None:
     folder, _, name = target.rpartition(b"/")
     try:
         before = os.lstat(source)
-        os.makedirs(folder, exist_ok=True)
+        make_folders(folder)
         count = 1
         while os.path.lexists(target):
             count += 1

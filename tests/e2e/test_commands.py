@@ -225,6 +225,8 @@ def test_a_running_daemon_is_seen_steered_reloaded_and_ended(tmp_path: Path, ser
     data[4096 * 3 : 4096 * 5] = os.urandom(4096 * 2)
     ledger.write_bytes(data)
     assert "is damaged" in esrgand(path, "once", status=1)
+    ledger.write_bytes(b"")
+    assert "it is empty, and was not" in esrgand(path, "once", status=1)
     ledger.write_bytes((tmp_path / "copy 2.db").read_bytes())
     assert esrgand(path, "once").startswith("0 done, 0 failed, 0 held, 0 not ready.\n")
 
