@@ -224,5 +224,6 @@ async def _folder(
         hand=queue.put_nowait,
         wake=wake,
         watcher=watcher,
+        give_up_seconds=config.give_up_seconds,
     )
     return Folder(id_, config, inbox, detector)

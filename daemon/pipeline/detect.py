@@ -7,6 +7,7 @@ folder is unavailable its fault is kept: nothing is new, nothing is gone, everyt
 """
 
 import heapq
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -35,6 +36,7 @@ class Detector:
     hand: Callable[[Candidate], None]
     wake: Callable[[], None]
     watcher: Watcher | None = None
+    give_up_seconds: float = math.inf
     files: int = 0
     scans: int = 0
     unreadable: list[str] = field(default_factory=list)
@@ -163,7 +165,7 @@ class Detector:
         self._handed.discard(path)
         state = self.settling.get(path)
         if state is not None:
-            state = settling.postponed(state, sign, reason, self.clock.monotonic())
+            state = settling.postponed(state, sign, reason, self.clock.monotonic(), self.give_up_seconds)
             self.settling[path] = state
             heapq.heappush(self._turns, (state.due, path))
         self.wake()

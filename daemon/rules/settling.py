@@ -6,6 +6,7 @@ There is one rule for start-up and for later. Whatever changes starts again; not
 is looked at ever more seldom and shown as waiting with its reason.
 """
 
+import math
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -71,14 +72,16 @@ def is_quiet(settling: Settling, now: float) -> bool:
     return settling.look.size > 0 and now >= settling.since + settling.quiet
 
 
-def postponed(settling: Settling, sign: Sign, reason: str, now: float) -> Settling:
-    """After a sign: wait longer before looking closer again."""
+def postponed(settling: Settling, sign: Sign, reason: str, now: float, give_up_seconds: float = math.inf) -> Settling:
+    """After a sign: wait longer before looking closer again, but not past the moment when it would be given up."""
     if sign is Sign.SOFT:
         quiet = max(settling.usual * SOFT_SIGN_FACTOR, now - settling.since)
         return replace(settling, quiet=quiet, due=settling.since + quiet, reason=reason, softened=True)
     # Doubled from what has already passed, so that the closer looks grow rare; the pause itself has a limit.
     passed = max(now - settling.since, settling.quiet)
     quiet = passed + min(passed, PAUSE_SECONDS_MAX)
+    if now - settling.since < give_up_seconds < quiet:
+        quiet = give_up_seconds
     return replace(settling, quiet=quiet, due=settling.since + quiet, reason=reason)
 
 

@@ -117,3 +117,13 @@ def test_an_empty_file_is_never_quiet_and_is_not_forgotten(quiet: float, pauses:
     filled: Settling = seen(empty, FILE, now, quiet)
     assert filled == begin(FILE, now, quiet)
     assert is_quiet(filled, now + quiet)
+
+
+def test_what_never_decodes_is_given_up_on_time() -> None:
+    """The pauses grow, and still one look comes at the very moment when it may be given up."""
+    state = begin(FILE, 0.0, 2.0)
+    now = state.due
+    while not is_given_up(state, now, 1_800.0):
+        state = postponed(state, Sign.HARD, "It does not decode.", now, 1_800.0)
+        now = state.due
+    assert now == 1_800.0
