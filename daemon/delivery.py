@@ -5,6 +5,7 @@ A result that staging lost is fetched again; a copy whose result nobody has any 
 keeps it, and held for a person after that. A folder whose outbox is broken waits at a gate of its own.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -42,6 +43,7 @@ class Delivery:
     step: Callable[[], AbstractContextManager[None]]
     delays: dict[int, float] = field(default_factory=dict)
     failures: dict[int, int] = field(default_factory=dict)
+    asking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def find(self, room: int, in_hand: set[int]) -> list[tuple[Picture, Tile]]:
         """Pictures whose job has an end."""
@@ -74,14 +76,14 @@ class Delivery:
                 tile = current
                 with self.step():
                     done = await self._end(picture, tile, folder)
-        except Unstaged:
-            tile = await world.ledger.tile(tile.key)
-            if tile.state is State.FETCHED:  # Else another copy has said so already.
-                await self.record(tile, Missing(), wait=step_back(tile, world.clock.dice()))
-        except ResultLost:
-            tile = await world.ledger.tile(tile.key)
-            if tile.state is State.DONE:
-                await self._want_again(tile)
+        except (Unstaged, ResultLost) as lost:
+            async with self.asking:
+                # Copies lose a result together; the first that says so has said it.
+                tile = await world.ledger.tile(tile.key)
+                if isinstance(lost, Unstaged) and tile.state is State.FETCHED:
+                    await self.record(tile, Missing(), wait=step_back(tile, world.clock.dice()))
+                elif isinstance(lost, ResultLost) and tile.state is State.DONE:
+                    await self._want_again(tile)
         except LedgerBroken:
             raise
         except Fault as fault:
