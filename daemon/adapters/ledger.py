@@ -17,6 +17,7 @@ from daemon.adapters.ledger_delivery import Books, Deliveries
 from daemon.adapters.records import (
     PICTURE_SQL,
     TILE_FROM,
+    counts_of,
     finish,
     insert_job,
     picture_from,
@@ -189,12 +190,7 @@ class SqliteLedger:
 
     async def counts(self) -> dict[State, int]:
         """How many tiles are in each state."""
-
-        def work(db: sqlite3.Connection) -> dict[State, int]:
-            rows = db.execute("SELECT state, count(*) FROM tile GROUP BY state")
-            return {State(state): count for state, count in rows}
-
-        return await self._database.read(work)
+        return await self._database.read(counts_of)
 
     async def count(self, *states: State) -> int:
         """How many tiles are in these states."""

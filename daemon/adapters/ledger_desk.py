@@ -11,7 +11,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from daemon.adapters.records import PICTURE_SQL, picture_from, record, set_phases, tiles_of, write_history
+from daemon.adapters.records import (
+    FAILED_HERE,
+    PICTURE_SQL,
+    counts_of,
+    picture_from,
+    record,
+    set_phases,
+    tiles_of,
+    write_history,
+)
 from daemon.rules import budget, names, reactions
 from daemon.rules.job import Picture, Tile
 from daemon.rules.lifecycle import NEVER, Released, State
@@ -23,7 +32,7 @@ LISTED_MAX = 20
 def summary(db: sqlite3.Connection, now: float) -> dict[str, Any]:
     """What the ledger knows of all jobs: counts by state, spending, and who needs a person."""
     counts = {state.value: 0 for state in State}
-    counts |= dict(db.execute("SELECT state, count(*) FROM tile GROUP BY state").fetchall())
+    counts |= {state.value: count for state, count in counts_of(db).items()}
     pictures = dict(db.execute("SELECT phase, count(*) FROM picture GROUP BY phase").fetchall())
     spent = "SELECT total(cost_usd) FROM bill WHERE billed_at >= ?"
     return {
@@ -41,9 +50,8 @@ def summary(db: sqlite3.Connection, now: float) -> dict[str, Any]:
 def _listed(db: sqlite3.Connection, state: State) -> list[dict[str, Any]]:
     rows = db.execute(
         "SELECT t.job, j.path, t.reason, t.remedy, t.since, t.due_at FROM tile t JOIN job j ON j.id = t.job "
-        "WHERE t.state = ? AND NOT (t.state = 'failed' AND EXISTS "
-        "(SELECT 1 FROM picture p WHERE p.job = t.job AND p.phase = 'gone')) ORDER BY t.since DESC LIMIT ?",
-        (state, LISTED_MAX),
+        f"WHERE {FAILED_HERE if state is State.FAILED else 't.state = ?'} ORDER BY t.since DESC LIMIT ?",
+        (LISTED_MAX,) if state is State.FAILED else (state, LISTED_MAX),
     )
     return [
         {

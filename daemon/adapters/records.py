@@ -42,6 +42,11 @@ def picture_from(row: tuple[Any, ...]) -> Picture:
     return Picture(id_, folder, path, Look(size, mtime_ns, inode), job, Phase(phase), *rest)
 
 
+# A failed job that somebody still has a picture of; one that was withdrawn, or whose pictures left, is nobody's.
+FAILED_HERE = (
+    "t.state = 'failed' AND EXISTS "
+    "(SELECT 1 FROM picture p WHERE p.job = t.job AND p.phase IN ('waiting', 'due', 'failed'))"
+)
 # The day of a bill is the day when it was first heard of.
 BILL = (
     "INSERT INTO bill VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (prediction) DO UPDATE "
@@ -147,6 +152,14 @@ def set_phases(db: sqlite3.Connection, job: str) -> None:
     ended = State.FAILED in states or states <= {State.FETCHED, State.DONE}
     was, now = (Phase.WAITING, Phase.DUE) if ended else (Phase.DUE, Phase.WAITING)
     db.execute("UPDATE picture SET phase = ? WHERE job = ? AND phase = ?", (now, job, was))
+
+
+def counts_of(db: sqlite3.Connection) -> dict[State, int]:
+    """How many tiles are in each state; of the failed, those that are still somebody's."""
+    counts = {State(state): count for state, count in db.execute("SELECT state, count(*) FROM tile GROUP BY state")}
+    if State.FAILED in counts:
+        counts[State.FAILED] = db.execute(f"SELECT count(*) FROM tile t WHERE {FAILED_HERE}").fetchone()[0]
+    return counts
 
 
 def update_content(db: sqlite3.Connection, job: str, content: Content) -> None:

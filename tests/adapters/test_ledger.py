@@ -9,6 +9,7 @@ import pytest
 from fakes.clock import FakeClock
 from fakes.facts import BILL, TWICE, bring, settled, sha
 
+from daemon.adapters import ledger_desk
 from daemon.adapters.ledger import SqliteLedger
 from daemon.adapters.ledger_desk import release, retry
 from daemon.ports_ledger import Ledger
@@ -515,3 +516,14 @@ async def test_retried_keeps_the_count_of_uploads(ledger: SqliteLedger) -> None:
     tile = await ledger.record(tile, GIVEN_UP, 2_000.0)
     tile = await ledger.record(tile, Retried(), 2_000.0)
     assert (tile.state, tile.uploads) == (State.ADMITTED, 1)
+
+
+async def test_what_was_withdrawn_is_not_counted_as_failed(ledger: SqliteLedger) -> None:
+    """A file that a person took away before it was paid is nobody's failure."""
+    _, tile = await admit(ledger)
+    await ledger.record(tile, Withdrawn("It left."), 2_000.0)
+    assert (await ledger.counts())[State.FAILED] == 0
+    summary = await ledger.read(lambda db: ledger_desk.summary(db, 2_000.0))
+    assert (summary["jobs"]["failed"], summary["failed"]) == (0, [])
+    await admit(ledger, settled(b"b.png", b"no picture", failure=NotAPicture("It is no picture.")))
+    assert (await ledger.counts())[State.FAILED] == 1
