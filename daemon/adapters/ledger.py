@@ -37,7 +37,10 @@ from daemon.rules.lifecycle import Event, Failed, Held, Retried, State
 T = TypeVar("T")
 PAUSE_SECONDS_MAX = 3600.0
 # No pause of ours is that long: a due time further away was written by a clock that has been set back since.
-DUE = "(t.due_at <= ? OR (t.due_at > ? AND t.state != 'held'))"
+DUE_TILES = (
+    f"{TILE_FROM} WHERE t.state = ? AND t.folder = ? "
+    "AND (t.due_at <= ? OR (t.due_at > ? AND t.state != 'held')) ORDER BY t.rank LIMIT ?"
+)
 
 
 class SqliteLedger:
@@ -168,7 +171,7 @@ class SqliteLedger:
                 columns = []
                 for folder in folders:
                     rows = db.execute(
-                        f"{TILE_FROM} WHERE t.state = ? AND t.folder = ? AND {DUE} ORDER BY t.rank LIMIT ?",
+                        DUE_TILES,
                         (state, folder, now, now + PAUSE_SECONDS_MAX, limit + len(besides)),
                     )
                     columns.append([tile for tile in map(tile_from, rows) if tile.key not in besides])

@@ -10,7 +10,8 @@ from fakes.clock import FakeClock
 from fakes.facts import BILL, TWICE, bring, settled, sha
 
 from daemon.adapters import ledger_desk
-from daemon.adapters.ledger import SqliteLedger
+from daemon.adapters.ledger import DUE_TILES, SqliteLedger
+from daemon.adapters.ledger_delivery import DUE_PICTURES
 from daemon.adapters.ledger_desk import release, retry
 from daemon.ports_ledger import Ledger
 from daemon.rules.admission import Decision
@@ -527,3 +528,16 @@ async def test_what_was_withdrawn_is_not_counted_as_failed(ledger: SqliteLedger)
     assert (summary["jobs"]["failed"], summary["failed"]) == (0, [])
     await admit(ledger, settled(b"b.png", b"no picture", failure=NotAPicture("It is no picture.")))
     assert (await ledger.counts())[State.FAILED] == 1
+
+
+@pytest.mark.parametrize(
+    ("question", "marks", "index"), [(DUE_PICTURES, 2, "picture_due"), (DUE_TILES, 5, "tile_in_turn")]
+)
+async def test_a_look_for_work_reads_no_more_than_it_finds(
+    ledger: SqliteLedger, question: str, marks: int, index: str
+) -> None:
+    """Asked for with every admission: a walk through the ledger each time would make 20,000 pictures wait for hours."""
+    plan = await ledger.read(lambda db: db.execute(f"EXPLAIN QUERY PLAN {question}", ["[1]"] * marks).fetchall())
+    steps = [row[3] for row in plan]
+    assert index in steps[0]
+    assert not [step for step in steps if "TEMP B-TREE" in step]
