@@ -77,7 +77,7 @@ class Api:
             return failure(error.status, error.reason, "", kept)
         except (ClientError, ConnectionError, web.RequestPayloadError):
             return failure(400, "Bad request", "the body was cut short")
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001  (a request must get its answer, whatever went wrong)
             # The type alone: a message or a traceback could carry a URL or a key.
             self._log.error("request_failed", method=request.method, error=type(error).__name__)
             return failure(500, "Internal server error", "")

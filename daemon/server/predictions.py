@@ -237,7 +237,7 @@ class Predictions:
         except OSError as error:
             self._log.error("prediction_disk_failed", prediction=prediction_id, error=error.strerror)
             raise UpscaleError("The server could not write to its disk", retryable=True) from None
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:  # noqa: BLE001  (engines are foreign code; one failing ends one prediction)
             self._log.error("prediction_engine_failed", prediction=prediction_id, error=type(error).__name__)
             raise UpscaleError("The engine failed unexpectedly", retryable=True) from None
 
