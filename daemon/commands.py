@@ -129,6 +129,7 @@ async def _reloads(path: Path, orders: Orders, notifier: Notifier, service: Serv
             service.log.error("configuration_refused", reasons=list(error.complaints))
             notifier.ready()
         except Exception:
+            # Else the next SIGHUP would be heard by nobody.
             service.log.exception("defect", while_="reading the configuration again")
             notifier.ready()
 

@@ -152,14 +152,14 @@ class Dispatcher:
 
     async def record(self, tile: Tile, event: Event, *, wait: float = 0.0, bill: Bill | None = None) -> Tile:
         """Tell the ledger, then the log, then the lane that comes next."""
-        clock, sources = self.world.clock, []
-        if isinstance(event, Withdrawn):
-            sources = await self.world.ledger.deliveries.sources(tile.job.id)
+        clock = self.world.clock
         new = await self.world.ledger.record(tile, event, clock.wall(), wait=wait, bill=bill)
-        for picture in sources:
-            # Should it come back as it was, it is a new picture.
-            if picture.folder in self.folders:
-                self.folders[picture.folder].detector.forget(picture.path, picture.look)
+        if isinstance(event, Withdrawn):
+            # Asked after the record, so that a copy which was admitted in the same moment is not overlooked: each is a
+            # new picture, should it come back as it was, or still be there.
+            for picture in await self.world.ledger.deliveries.gone(tile.job.id):
+                if picture.folder in self.folders:
+                    self.folders[picture.folder].detector.forget(picture.path, picture.look)
         fields = tile.about | {"seconds": round(clock.wall() - tile.since, 3)}
         if bill is not None:
             fields |= {"cost_usd": bill.cost_usd}

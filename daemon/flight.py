@@ -137,9 +137,11 @@ class Flight:
         try:
             found = await submit.look_up(tile, self.predictor)
         except Fault as fault:
-            self.log.warning("lookup_failed", **tile.about, reason=fault.said)
+            self.gates.close(Gate.POLL, fault)  # Told once, for all that are asked about.
+            self.log.debug("lookup_failed", **tile.about, reason=fault.said)
             found, readable = None, False
         else:
+            self.gates.open(Gate.POLL)
             readable = True
         if found is not None:
             return await self.record(tile, found)

@@ -27,6 +27,9 @@ class Deliveries(Protocol):
     async def sources(self, job: str) -> list[Picture]:
         """The pictures that wait for a job."""
 
+    async def gone(self, job: str) -> list[Picture]:
+        """The pictures of a job that left before anything was paid."""
+
     async def copies(self, job: str) -> list[Picture]:
         """The pictures under whose names a job's result was written."""
 

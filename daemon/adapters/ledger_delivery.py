@@ -68,9 +68,15 @@ class Deliveries:
 
     async def sources(self, job: str) -> list[Picture]:
         """The pictures that wait for a job."""
+        return await self._in_phase(job, Phase.WAITING)
 
+    async def gone(self, job: str) -> list[Picture]:
+        """The pictures of a job that left before anything was paid."""
+        return await self._in_phase(job, Phase.GONE)
+
+    async def _in_phase(self, job: str, phase: Phase) -> list[Picture]:
         def work(db: sqlite3.Connection) -> list[Picture]:
-            rows = db.execute(f"SELECT {PICTURE_SQL} FROM picture p WHERE job = ? AND phase = 'waiting'", (job,))
+            rows = db.execute(f"SELECT {PICTURE_SQL} FROM picture p WHERE job = ? AND phase = ?", (job, phase))
             return [picture_from(row) for row in rows]
 
         return await self._database.read(work)

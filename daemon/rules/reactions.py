@@ -74,7 +74,7 @@ def failed(fault: Fault) -> Failed:
 
 def react(tile: Tile, fault: Fault, now: float, dice: float) -> Reaction:
     """What a fault in the tile's present step means. now: seconds since 1970."""
-    wait = pause(tile.attempts, RETRY_SECONDS, RETRY_SECONDS_MAX, dice)
+    wait = max(pause(tile.attempts, RETRY_SECONDS, RETRY_SECONDS_MAX, dice), fault.retry_after or 0.0)
     if tile.state is State.SUBMITTING:
         return _create_failed(tile, fault)
     if tile.state is State.SUBMITTED and isinstance(fault, Unknown):

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 from fakes.clock import FakeClock
-from fakes.facts import BILL
+from fakes.facts import BILL, settled
 from fakes.predictor import FakePredictor, cut, refused
 from shell_kit import House, house
 
-from daemon.ports import Running, Spoiled
+from daemon.ports import Running, Spoiled, mark
 from daemon.rules.faults import Blame, Created, Fault, Gate, LedgerBroken, Outlook, Unknown
 from daemon.rules.job import Tile
-from daemon.rules.lifecycle import NEVER, State
+from daemon.rules.lifecycle import NEVER, State, Withdrawn
 from daemon.rules.reactions import DOUBT_SECONDS_MAX
 
 DAY = 86_400.0
@@ -485,3 +485,21 @@ async def test_a_folder_that_is_no_longer_configured_keeps_what_is_paid(tmp_path
         await at_work.bring(tile, State.SUBMITTED)
     async with house(tmp_path, clock) as again:
         assert [found.key for found in await again.dispatcher.lanes["flight"].find(9, set())] == [tile.key]
+
+
+async def test_a_copy_that_comes_while_the_picture_is_withdrawn_is_not_forgotten(at_work: House) -> None:
+    """What the ledger has as gone is looked at again by the next scan, whichever of the two came first."""
+    tile = await at_work.uploaded()
+    look = await at_work.folders[0].inbox.look(b"0.png")
+    assert look is not None
+    copy = settled(b"copy.png", b"picture 0", folder=at_work.folders[0].id, look=look, recipe=tile.job.recipe)
+
+    async def admit() -> None:
+        await at_work.ledger.admit(copy, "oldest", True, None, 1_000.0)
+        at_work.folders[0].detector.admitted(b"copy.png", look)
+
+    await asyncio.gather(at_work.dispatcher.record(tile, Withdrawn("It left.")), admit())
+    rows = await at_work.ledger.read(lambda db: db.execute("SELECT path, phase FROM picture").fetchall())
+    known = at_work.folders[0].detector.known
+    assert [path for path, phase in rows if phase == "gone"]
+    assert [path for path, phase in rows if phase == "gone" and mark(path, look) in known] == []
