@@ -186,4 +186,4 @@ class Detector:
 
     def is_idle(self) -> bool:
         """Whether nothing here is on its way, but for files that are waiting for a change."""
-        return self.scans > 0 and not self._handed and all(state.reason for state in self.settling.values())
+        return self.scans > 0 and not self._handed and all(map(settling.is_stuck, self.settling.values()))

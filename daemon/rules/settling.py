@@ -30,7 +30,7 @@ class Settling:
 
     since: the first look that was the same as the last one. due: when to look again. quiet: what it waits for now.
     usual: the quiet time of a file without signs.
-    reason: why it is not ready although it was quiet, a sentence, or "".
+    reason: why it is not ready although it was quiet, a sentence, or "". sign: what said so, None for an empty file.
     """
 
     look: Look
@@ -39,6 +39,7 @@ class Settling:
     quiet: float
     usual: float
     reason: str = ""
+    sign: Sign | None = None
     softened: bool = False
 
 
@@ -76,13 +77,18 @@ def postponed(settling: Settling, sign: Sign, reason: str, now: float, give_up_s
     """After a sign: wait longer before looking closer again, but not past the moment when it would be given up."""
     if sign is Sign.SOFT:
         quiet = max(settling.usual * SOFT_SIGN_FACTOR, now - settling.since)
-        return replace(settling, quiet=quiet, due=settling.since + quiet, reason=reason, softened=True)
+        return replace(settling, quiet=quiet, due=settling.since + quiet, reason=reason, sign=sign, softened=True)
     # Doubled from what has already passed, so that the closer looks grow rare; the pause itself has a limit.
     passed = max(now - settling.since, settling.quiet)
     quiet = passed + min(passed, PAUSE_SECONDS_MAX)
     if now - settling.since < give_up_seconds < quiet:
         quiet = give_up_seconds
-    return replace(settling, quiet=quiet, due=settling.since + quiet, reason=reason)
+    return replace(settling, quiet=quiet, due=settling.since + quiet, reason=reason, sign=sign)
+
+
+def is_stuck(settling: Settling) -> bool:
+    """Whether only a change of the file would help. One with a soft sign is accepted by and by as it is."""
+    return bool(settling.reason) and settling.sign is not Sign.SOFT
 
 
 def is_given_up(settling: Settling, now: float, give_up_seconds: float) -> bool:

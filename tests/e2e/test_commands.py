@@ -146,6 +146,15 @@ def test_an_unfinished_file_is_left_for_later_by_once(tmp_path: Path, server: Se
     assert outbox(tmp_path / "out") == {}
 
 
+def test_a_phones_trailer_after_the_end_of_a_picture_is_waited_for_by_once(tmp_path: Path, server: Server) -> None:
+    path = config(tmp_path, server.base_url)
+    (tmp_path / "in" / "motion.jpg").write_bytes(encoded(1, ".jpg") + b"a short film")
+    once = Daemon(path, "once")
+    assert once.wait() == 0
+    assert once.expect_event("not_ready")["sign"] == "soft"
+    assert set(outbox(tmp_path / "out")) == {b"motion_x4.png", b"motion_x4.png.json"}
+
+
 @pytest.mark.parametrize("after", ["archive", "delete"])
 def test_the_source_goes_where_the_folder_says(tmp_path: Path, server: Server, after: str) -> None:
     path = config(tmp_path, server.base_url, extra=f"after = '{after}'\narchive = 'kept'\nscale = 2.5\nformat = 'webp'")
