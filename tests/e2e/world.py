@@ -28,6 +28,9 @@ server.stop()
 """
 
 
+STARTED: "list[Process]" = []
+
+
 class Process:
     """A program whose lines are read as they come; `expect` waits for one, never for time."""
 
@@ -44,6 +47,7 @@ class Process:
             text=True,
             errors="backslashreplace",
         )
+        STARTED.append(self)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
