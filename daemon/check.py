@@ -24,7 +24,8 @@ from daemon import config as configuration
 from daemon.adapters import log as logs
 from daemon.adapters import mounts
 from daemon.adapters.clock import SystemClock
-from daemon.adapters.disk import fault_from, publish, temporary_beside
+from daemon.adapters.disk import fault_from
+from daemon.adapters.files import Files
 from daemon.adapters.http import Http, Lane, Peer
 from daemon.config_values import EMBEDDED, is_loopback
 from daemon.exits import Exit
@@ -155,12 +156,8 @@ def _folder(folder: "FolderConfig", findings: Findings) -> None:
 def _writable(place: Path) -> None:
     final = os.fsencode(place) + b"/.esrgand-check"
     try:
-        with temporary_beside(final) as (file, temporary):
-            file.write(b"esrgand check")
-            file.flush()
-            os.fsync(file.fileno())
-            publish(file, temporary, final, replace=True)
-        Path(os.fsdecode(final)).unlink()
+        Files().write(final, b"esrgand check", replace=True)
+        Files().unlink(final)
     except OSError as error:
         raise fault_from(error, place, Gate.OUTBOX) from error
 

@@ -45,8 +45,10 @@ def _parser() -> argparse.ArgumentParser:
     demo = add("demo", "the whole journey on this machine, with sample pictures and nothing to configure", config=False)
     demo.add_argument("--dir", type=Path, default=Path("esrgand-demo"), help="where to (default: ./esrgand-demo)")
     demo.add_argument("--keep", action="store_true", help="watch on until Ctrl-C")
-    add("run", "the daemon")
-    add("once", "everything that is in the inboxes now, then the end")
+    for name, text in (("run", "the daemon"), ("once", "everything that is in the inboxes now, then the end")):
+        add(name, text).add_argument(
+            "--take-over", action="store_true", help="fill outboxes that another ledger has marked as its own"
+        )
     add("check", "try all that the daemon needs and say what to mend")
     add("estimate", "what is waiting and what it would cost; spends nothing")
     status = add("status", "what is going on")
@@ -135,7 +137,9 @@ def _dispatch(arguments: argparse.Namespace) -> Exit:
         case _:
             from daemon import commands
 
-            return _guarded(lambda: commands.run(arguments.config, once=arguments.command == "once"))
+            return _guarded(
+                lambda: commands.run(arguments.config, once=arguments.command == "once", take_over=arguments.take_over)
+            )
 
 
 def _guarded(command: Callable[[], Exit]) -> Exit:

@@ -23,7 +23,7 @@ from daemon.config import ConfigError, Secret
 from daemon.config_values import EMBEDDED
 from daemon.exits import Exit
 from daemon.rules.faults import Blame, Fault, Outlook
-from daemon.service import Orders, Service
+from daemon.service import Orders, Service, Settings
 
 if TYPE_CHECKING:
     from daemon.config_model import Config
@@ -31,16 +31,20 @@ if TYPE_CHECKING:
 Beat = Callable[[Any, list[str]], None]
 
 
-def run(path: Path, *, once: bool) -> Exit:
-    """`esrgand run` and `esrgand once`."""
+def run(path: Path, *, once: bool, take_over: bool = False) -> Exit:
+    """`esrgand run` and `esrgand once`. take_over: mark the outboxes as ours, whoever marked them."""
     config = configuration.load(path)
     key, token = secrets(config)
+    hook = hook_secret(config)
     if once and sys.stderr.isatty():
         from daemon.progress import Progress
 
         with Progress() as progress:
-            return asyncio.run(_run(config, path, key, token, once=True, on_beat=progress.beat, level="warning"))
-    return asyncio.run(_run(config, path, key, token, once=once))
+            beat = progress.beat
+            return asyncio.run(
+                _run(config, path, key, token, hook, once=True, take_over=take_over, on_beat=beat, level="warning")
+            )
+    return asyncio.run(_run(config, path, key, token, hook, once=once, take_over=take_over))
 
 
 def secrets(config: "Config") -> tuple[Secret, Secret | None]:
@@ -52,34 +56,47 @@ def secrets(config: "Config") -> tuple[Secret, Secret | None]:
     return key, configuration.read_secret("http.token_file", token_file) if token_file else None
 
 
+def hook_secret(config: "Config") -> Secret | None:
+    """What webhooks have to show; None where there are none. Raises ConfigError."""
+    place = config.webhook.secret_file
+    return configuration.read_secret("webhook.secret_file", place) if config.webhook.public_url and place else None
+
+
 async def _run(
     config: "Config",
     path: Path,
     key: Secret,
     token: Secret | None,
+    hook: Secret | None,
     *,
     once: bool,
+    take_over: bool = False,
     on_beat: Beat | None = None,
     level: str | None = None,
 ) -> Exit:
     orders = Orders()
     orders.listen()
     notifier = Notifier(os.environ)
-    before: tuple[Config, Secret, Secret | None] | None = None
+    before: Settings | None = None
     while True:
-        service = make_service(config, key, token, notifier, orders, once=once, on_beat=on_beat, level=level)
+        service = make_service(config, key, token, notifier, orders, hook=hook, once=once, on_beat=on_beat, level=level)
+        service.take_over, take_over = take_over, False
         reloading = asyncio.create_task(_reloads(path, orders, notifier, service))
         try:
             status = await service.run()
-        except Fault as fault:
+        except (Fault, ConfigError) as error:
+            if isinstance(error, ConfigError):
+                said, remedy = " ".join(error.complaints), ""
+            else:
+                said, remedy = error.said, error.remedy
             if before is not None and not service.told:
                 # The new configuration is right and cannot be used (a port that is taken): back to the old one.
-                service.log.error("configuration_unusable", reason=fault.said, remedy=fault.remedy)
-                (config, key, token), before = before, None
+                service.log.error("configuration_unusable", reason=said, remedy=remedy)
+                (config, key, token, hook), before = before, None
                 continue
             if not service.told:
                 raise
-            service.log.error("ended", reason=fault.said, remedy=fault.remedy)
+            service.log.error("ended", reason=said, remedy=remedy)
             return Exit.HOUSE
         finally:
             reloading.cancel()
@@ -87,8 +104,8 @@ async def _run(
             for line in service.summary:
                 print(line)
             return status
-        before = config, key, token
-        config, key, token = orders.new
+        before = config, key, token, hook
+        config, key, token, hook = orders.new
         orders.start_again()
 
 
@@ -99,21 +116,22 @@ def make_service(
     notifier: Notifier,
     orders: Orders,
     *,
+    hook: Secret | None = None,
     once: bool,
     on_beat: Beat | None = None,
     level: str | None = None,
 ) -> Service:
     """A service with its log set up. level: instead of the configured one."""
-    hidden = [secret.reveal() for secret in (key, token) if secret is not None and secret.reveal()]
+    hidden = [secret.reveal() for secret in (key, token, hook) if secret is not None and secret.reveal()]
     logs.configure(level or config.log.level, config.log.format, sys.stderr, hidden)
     log = structlog.get_logger()
-    for secret in (key, token):
+    for secret in (key, token, hook):
         if secret is not None and secret.warning:
             log.warning("secret_exposed", reason=secret.warning)
-    if config.webhook.public_url:
-        log.warning("webhook_unused", reason="This version does not listen to webhooks yet; it polls.")
-    shown_token = token.reveal() if token is not None else None
-    return Service(config, key.reveal(), shown_token, SystemClock(), log, notifier, orders, once=once, on_beat=on_beat)
+    shown_token, shown_hook = (secret.reveal() if secret is not None else None for secret in (token, hook))
+    return Service(
+        config, key.reveal(), shown_token, shown_hook, SystemClock(), log, notifier, orders, once=once, on_beat=on_beat
+    )
 
 
 async def _reloads(path: Path, orders: Orders, notifier: Notifier, service: Service) -> None:
@@ -124,7 +142,7 @@ async def _reloads(path: Path, orders: Orders, notifier: Notifier, service: Serv
         notifier.reloading()
         try:
             config = await asyncio.to_thread(configuration.load, path)
-            orders.take_up((config, *secrets(config)))
+            orders.take_up((config, *secrets(config), hook_secret(config)))
         except ConfigError as error:
             service.log.error("configuration_refused", reasons=list(error.complaints))
             notifier.ready()

@@ -17,6 +17,7 @@ from daemon.config_values import (
     DAY_SECONDS,
     BaseUrl,
     Bucket,
+    HookUrl,
     HttpsUrl,
     Listen,
     OptionalPlace,
@@ -124,10 +125,10 @@ class ApiConfig(_Section):
 class WebhookConfig(_Section):
     """Being told by the API; only ever a hint that makes us ask."""
 
-    public_url: HttpsUrl = ""
-    """Where the API reaches http.listen from outside; empty is polling alone, which needs no open port."""
+    public_url: HookUrl = ""
+    """Where the API reaches /hook of http.listen from outside; empty is polling alone, which needs no open port."""
     secret_file: OptionalPlace = None
-    """A file with the secret that the API repeats to us."""
+    """A file with the secret that the API repeats to us; without it, anybody could make us ask."""
 
 
 class StorageConfig(_Section):

@@ -98,6 +98,10 @@ def _https_url(value: str) -> str:
     return _url(value, https_only=True) if value else ""
 
 
+def _hook_url(value: str) -> str:
+    return _url(value, https_only=False) if value else ""
+
+
 def _result_name(value: str) -> str:
     try:
         fields = {(field, spec, how) for _, field, spec, how in string.Formatter().parse(value) if field is not None}
@@ -146,6 +150,7 @@ Seconds = Annotated[float, above_zero(365 * DAY_SECONDS)]
 QuietSeconds = Annotated[Seconds | None, BeforeValidator(_quiet)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 HttpsUrl = Annotated[str, AfterValidator(_https_url)]
+HookUrl = Annotated[str, AfterValidator(_hook_url)]
 ResultName = Annotated[str, AfterValidator(_result_name)]
 Bucket = Annotated[str, AfterValidator(_bucket)]
 Prefix = Annotated[str, AfterValidator(_prefix)]

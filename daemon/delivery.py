@@ -10,10 +10,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
-from daemon.gates import Gates
+from daemon.gates import Gates, outbox_gate
 from daemon.pipeline.write import ResultLost, Unstaged
 from daemon.rules import names
-from daemon.rules.faults import Fault, Gate, LedgerBroken
+from daemon.rules.faults import Fault, LedgerBroken
 from daemon.rules.job import Picture, Tile
 from daemon.rules.lifecycle import NEVER, Held, Missing, State, Wanted
 from daemon.rules.reactions import pause, step_back
@@ -23,11 +23,6 @@ RESULT_LIFE_SECONDS = 23 * 3600.0  # the service keeps outputs for a day
 RETRY_SECONDS = 5.0
 RETRY_SECONDS_MIN = 0.5
 RETRY_SECONDS_MAX = 300.0
-
-
-def gate_of(folder: int) -> str:
-    """The gate of a folder's outbox."""
-    return f"{Gate.OUTBOX.value}:{folder}"
 
 
 @dataclass(slots=True)
@@ -50,7 +45,7 @@ class Delivery:
         now = self.world.clock.monotonic()
         self.delays = {id_: due for id_, due in self.delays.items() if due > now}
         besides = [*in_hand, *self.delays]
-        open_ = [id_ for id_ in self.folders if self.gates.admits(gate_of(id_))]
+        open_ = [id_ for id_ in self.folders if self.gates.admits(outbox_gate(id_))]
         return await self.world.ledger.deliveries.due(open_, room, besides)
 
     async def next_due(self) -> float | None:
@@ -58,7 +53,7 @@ class Delivery:
         clock = self.world.clock
         now = clock.monotonic()
         waits = [due - now for due in self.delays.values()]
-        waits += [wait for wait in map(self.gates.seconds_left, map(gate_of, self.folders)) if wait is not None]
+        waits += [wait for wait in map(self.gates.seconds_left, map(outbox_gate, self.folders)) if wait is not None]
         return clock.wall() + max(min(waits), RETRY_SECONDS_MIN) if waits else None
 
     async def write(self, picture: Picture, tile: Tile) -> None:
@@ -67,7 +62,7 @@ class Delivery:
         folder = self.folders[picture.folder]
         world = self.world
         try:
-            async with self.gates.through(gate_of(picture.folder)) as visit:
+            async with self.gates.through(outbox_gate(picture.folder)) as visit:
                 # It may have waited: the picture may have been replaced, its job tried again.
                 current = await world.ledger.deliveries.still_due(picture)
                 if current is None:

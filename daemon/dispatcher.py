@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 
 from daemon.delivery import Delivery
 from daemon.flight import IN_FLIGHT, Flight
-from daemon.gates import Gates
+from daemon.gates import Gates, outbox_gate, room_gate
 from daemon.lanes import Lane
 from daemon.pipeline import fetch, upload
 from daemon.ports import Sources
 from daemon.rules import names, pacing, reactions
 from daemon.rules.faults import Changed, Fault, Gate, LedgerBroken, Vanished
+from daemon.rules.hooks import Hooks
 from daemon.rules.job import Bill, Picture, Tile
 from daemon.rules.lifecycle import MILESTONES, Event, Failed, Held, Intended, Released, Spoiled, State, Withdrawn
 from daemon.world import Folder, World
@@ -47,7 +48,9 @@ STATE_LANES = {
 class Dispatcher:
     """Moves every tile and every picture that can move."""
 
-    def __init__(self, config: "Config", world: World, gates: Gates, folders: Iterable[Folder]) -> None:
+    def __init__(
+        self, config: "Config", world: World, gates: Gates, folders: Iterable[Folder], hooks: Hooks | None = None
+    ) -> None:
         self.config = config
         self.world = world
         self.gates = gates
@@ -66,14 +69,19 @@ class Dispatcher:
             ledger=world.ledger,
             predictor=world.predictor,
             storage=world.storage,
+            disk=world.disk,
+            outboxes={folder.id: folder.config.outbox for folder in self.folders.values()},
             api=world.api,
             minute=self.minute,
+            window=pacing.Window(config.api.in_flight_max),
             slots=self.slots,
             record=self.record,
             sources=self.sources,
             stopping=self.stopping,
             step=self.step,
+            hooks=hooks,
         )
+        gates.on_open = self.poke_all
         self.delivery = Delivery(world, gates, self.folders, self.record, self.step)
         self.lanes: dict[str, Lane[Tile, Key]] = {
             "upload": self._lane("upload", config.storage.uploads_max, (State.ADMITTED,), self._upload),
@@ -127,13 +135,19 @@ class Dispatcher:
 
     async def _find_flights(self, room: int, in_hand: set[Key]) -> list[Tile]:
         """What is in flight first; then what could leave."""
-        states = (*IN_FLIGHT, State.UPLOADED) if self.flight.admits() else IN_FLIGHT
-        return await self.world.ledger.due(states, self._turns(), self.world.clock.wall(), room, in_hand)
+        ledger, now = self.world.ledger, self.world.clock.wall()
+        found = await ledger.due(IN_FLIGHT, self._turns(), now, room, in_hand)
+        if len(found) < room:
+            ready = [folder for folder in self._turns() if self.flight.admits(folder)]
+            found += await ledger.due((State.UPLOADED,), ready, now, room - len(found), in_hand)
+        return found
 
     async def _next_flight(self) -> float | None:
         clock = self.world.clock
         due = await self.world.ledger.next_due((*IN_FLIGHT, State.UPLOADED), clock.wall())
-        waits = [self.gates.seconds_left(gate) for gate in (Gate.API, Gate.STORAGE)]
+        gates: list[str] = [Gate.API, Gate.STORAGE, Gate.ROOM]
+        gates += [gate(folder) for folder in self.folders for gate in (outbox_gate, room_gate)]
+        waits = [self.gates.seconds_left(gate) for gate in gates]
         times = [clock.wall() + wait for wait in waits if wait is not None and wait > 0]
         return min([*times, *([] if due is None else [due])], default=None)
 

@@ -6,19 +6,21 @@ fate is unknown the service's history decides, never a reflex. What stops half-w
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager, AsyncExitStack
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
 
 from daemon.config_model import Config
-from daemon.gates import Gates
+from daemon.gates import Gates, outbox_gate, room_gate
 from daemon.pipeline import poll, submit
-from daemon.ports import Clock, Predictor, Sources, Storage
+from daemon.ports import Clock, Disk, Predictor, Sources, Storage
 from daemon.ports_ledger import Ledger
 from daemon.rules import budget, pacing, reactions
 from daemon.rules.faults import Blame, Fault, Gate
+from daemon.rules.hooks import Hooks
 from daemon.rules.job import Tile
 from daemon.rules.lifecycle import (
     NEVER,
@@ -33,9 +35,10 @@ from daemon.rules.lifecycle import (
     Stale,
     State,
 )
-from daemon.rules.pacing import Place, SlidingMinute
+from daemon.rules.pacing import Place, SlidingMinute, Window
 
 IN_FLIGHT = (State.SUBMITTED, State.SUBMITTING)
+ROOM_SECONDS = 5.0
 Record = Callable[..., Awaitable[Tile]]
 
 
@@ -44,6 +47,7 @@ class Flight:
     """record: tells the ledger, the log and the lanes; all that happens here goes through it.
 
     api: which API and account this is, without secrets; what was submitted to another is not absent for being unknown.
+    outboxes: by folder. hooks: where the service can tell us, or None. flying: how many slots are held.
     """
 
     config: Config
@@ -53,59 +57,116 @@ class Flight:
     ledger: Ledger
     predictor: Predictor
     storage: Storage
+    disk: Disk
+    outboxes: Mapping[int, Path]
     api: str
     minute: SlidingMinute
+    window: Window
     slots: asyncio.BoundedSemaphore
     record: Record
     sources: Callable[[Tile], Awaitable[Sources]]
     stopping: asyncio.Event
     step: Callable[[], AbstractContextManager[None]]
+    hooks: Hooks | None = None
+    flying: int = 0
     purse: asyncio.Lock = field(default_factory=asyncio.Lock)
+    ears: dict[str, asyncio.Event] = field(default_factory=dict)
 
-    def admits(self) -> bool:
-        """Whether a submit could leave now, or probe whether it can."""
-        return self.gates.admits(Gate.API) and self.gates.admits(Gate.STORAGE)
+    def admits(self, folder: int | None = None) -> bool:
+        """Whether a submit (of this folder) could leave now, or probe whether it can."""
+        gates: list[str] = [Gate.API, Gate.STORAGE, Gate.ROOM]
+        if folder is not None:
+            gates += [outbox_gate(folder), room_gate(folder)]
+        return self.window.allows(self.flying) and all(map(self.gates.admits, gates))
+
+    def hear(self, token: str) -> None:
+        """The service says that a submit is over: ask now. What it says is not believed."""
+        if token in self.ears:
+            self.ears[token].set()
 
     async def fly(self, tile: Tile) -> None:
         """Take a tile from wherever it is in flight to the end of its prediction."""
         if self.stopping.is_set():
             return
-        async with AsyncExitStack() as slot:
+        async with AsyncExitStack() as stack:
             if tile.state is State.UPLOADED:
-                if not self.admits() or tile.due_at > self.clock.wall():
+                if not self.admits(tile.job.folder) or tile.due_at > self.clock.wall():
                     return  # It waits in the ledger; no worker and no slot waits with it.
-                tile = await self._depart(tile, slot)
+                tile = await self._depart(tile, stack)
             else:
-                await slot.enter_async_context(self.slots)
+                await stack.enter_async_context(self._slot())
             while tile.state in IN_FLIGHT and not self.stopping.is_set():
-                tile = await (self._look_up(tile) if tile.state is State.SUBMITTING else self._poll(tile))
+                tile = await (self._look_up(tile) if tile.state is State.SUBMITTING else self._poll(tile, stack))
 
-    async def _depart(self, tile: Tile, slot: AsyncExitStack) -> Tile:
-        """Submit, once gates, minute and slots allow it. slot: what holds the slot from then on."""
+    @asynccontextmanager
+    async def _slot(self) -> AsyncIterator[None]:
+        async with self.slots:
+            self.flying += 1
+            try:
+                yield
+            finally:
+                self.flying -= 1
+
+    async def _depart(self, tile: Tile, stack: AsyncExitStack) -> Tile:
+        """Submit, once gates, minute and slots allow it. stack: what holds the slot from then on."""
         if reactions.submits_left(tile, self.config.api.submits_max) <= 0:
             return await self.record(tile, no_submits_left(tile))
         async with self.gates.through(Gate.API, Gate.STORAGE) as visit:
-            await slot.enter_async_context(self.slots)
+            await stack.enter_async_context(self._slot())
             while (wait := self.minute.wait_seconds(self.clock.monotonic())) != 0.0:
                 await self.clock.sleep(wait if wait is not None else 1.0)
             with self.minute.place() as place, self.step():
                 now, sources = self.clock.wall(), await self.sources(tile)
                 settings = self.config.storage
                 event = await submit.intend(tile, sources, self.storage, self.api, now, settings.url_seconds)
-                # One at a time from the look at the budget to the intent that counts in it.
+                # One at a time from the look at budget and room to the intent that counts in them.
                 async with self.purse:
+                    if not self.window.allows(self.flying - 1) or not await self._has_room(tile, sources):
+                        visit.learnt = False
+                        return await self.ledger.postpone(tile, self.clock.wall() + ROOM_SECONDS)
                     event = await self._over_budget(tile, now) or event
                     wait = reactions.step_back(tile, self.clock.dice()) if isinstance(event, Stale) else 0.0
                     tile = await self.record(tile, event, wait=wait)
                 if isinstance(event, Intended):
-                    return await self._create(tile, place)
+                    return await self._create(tile, place, stack)
                 visit.learnt = False
                 return tile
 
-    async def _create(self, tile: Tile, place: Place) -> Tile:
+    async def _has_room(self, tile: Tile, sources: Sources) -> bool:
+        """Whether staging, and an outbox that waits for it, will take the result besides those on their way."""
+        needs = tile.job.recipe.result_bytes(tile.job.content.width, tile.job.content.height)
+        if not await self._is_ready(Gate.ROOM, None, needs + await self.ledger.books.promised()):
+            return False
+        for folder in dict.fromkeys(picture.folder for _, picture in sources):
+            if not self.gates.admits(outbox_gate(folder)):
+                continue
+            needs_there = needs + await self.ledger.books.promised(folder)
+            if await self._is_ready(room_gate(folder), self.outboxes[folder], needs_there):
+                return True
+        # Where nobody waits any more, the look at the sources says so.
+        return not sources
+
+    async def _is_ready(self, gate: str, outbox: Path | None, bytes_: int) -> bool:
+        if not self.gates.admits(gate):
+            return False
         try:
-            accepted = await submit.submit(tile, self.predictor)
+            await self.disk.ready(outbox, bytes_)
         except Fault as fault:
+            self.gates.close(gate, fault)
+            return False
+        self.gates.open(gate)
+        return True
+
+    async def _create(self, tile: Tile, place: Place, stack: AsyncExitStack) -> Tile:
+        hook = None
+        if self.hooks is not None:
+            hook = self.hooks.hook(tile)
+            self._ear(tile, stack)  # It may be over before the answer is here.
+        try:
+            accepted = await submit.submit(tile, self.predictor, hook)
+        except Fault as fault:
+            if fault.rate_limited:
+                self.window.refused(self.flying, self.clock.monotonic())
             reaction = reactions.react(tile, fault, self.clock.wall(), self.clock.dice())
             self.log.info("create_failed", **tile.about, reason=fault.said, created=fault.created.value)
             if reaction.event is not None:
@@ -117,6 +178,7 @@ class Flight:
             return tile
         finally:
             place.answered_at = self.clock.monotonic()
+        self.window.accepted(self.clock.monotonic())
         return await self.record(tile, accepted)
 
     async def _over_budget(self, tile: Tile, now: float) -> Held | None:
@@ -159,7 +221,17 @@ class Flight:
         """Bounded: a due time far away was written by a clock that has been set back since."""
         return min(max(0.0, tile.due_at - self.clock.wall()), reactions.RETRY_SECONDS_MAX * 2)
 
-    async def _poll(self, tile: Tile) -> Tile:
+    def _ear(self, tile: Tile, stack: AsyncExitStack) -> asyncio.Event:
+        """What is set when the service says that this submit is over; there until the slot is given back."""
+        if self.hooks is None:
+            return asyncio.Event()
+        token = self.hooks.token(tile)
+        if token not in self.ears:
+            self.ears[token] = asyncio.Event()
+            stack.callback(self.ears.pop, token)
+        return self.ears[token]
+
+    async def _poll(self, tile: Tile, stack: AsyncExitStack) -> Tile:
         age = max(0.0, self.clock.wall() - tile.since)
         pause = pacing.poll_pause(
             age,
@@ -167,7 +239,9 @@ class Flight:
             overdue_after=self.config.api.overdue_seconds,
             dice=self.clock.dice(),
         )
-        await self.clock.sleep(max(pause, self._seconds_until_due(tile)))
+        ear = self._ear(tile, stack)
+        await self.clock.wait(ear, max(pause, self._seconds_until_due(tile)))
+        ear.clear()
         if age <= self.config.api.overdue_seconds < age + pause:
             self.log.warning("overdue", **tile.about, prediction=tile.prediction, seconds=round(age))
         try:

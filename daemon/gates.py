@@ -6,7 +6,7 @@ if that fares well the gate opens, said once, else it stays closed for longer. W
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -14,7 +14,17 @@ from structlog.typing import FilteringBoundLogger
 
 from daemon.ports import Clock
 from daemon.rules import reactions
-from daemon.rules.faults import Fault
+from daemon.rules.faults import Fault, Gate
+
+
+def outbox_gate(folder: int) -> str:
+    """The gate of a folder's outbox."""
+    return f"{Gate.OUTBOX.value}:{folder}"
+
+
+def room_gate(folder: int) -> str:
+    """The gate of what would have no place in a folder's outbox."""
+    return f"{Gate.ROOM.value}:{folder}"
 
 
 @dataclass(slots=True)
@@ -52,11 +62,12 @@ class Visit:
 
 
 class Gates:
-    """All gates, by name: a Gate's value, or that and a folder's number."""
+    """All gates, by name: a Gate's value, or that and a folder's number. on_open: told when one opens."""
 
     def __init__(self, clock: Clock, log: FilteringBoundLogger) -> None:
         self._clock = clock
         self._log = log
+        self.on_open: Callable[[], None] = lambda: None
         self._gates: dict[str, _Gate] = {}
 
     def closed(self) -> list[Closed]:
@@ -103,6 +114,7 @@ class Gates:
             self._log.info("gate_opened", gate=name, seconds=round(self._clock.wall() - gate.closed_at, 3))
             gate.fault, gate.closings, gate.probing = None, 0, False
             gate.notify()
+            self.on_open()
 
     async def wait(self, name: str) -> bool:
         """Return when one may go through; True where that is as the probe."""

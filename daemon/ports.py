@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol, TypeVar
 
+from daemon.rules.hooks import Hook
 from daemon.rules.job import Content, Look, Picture, Tile
 from daemon.rules.recipe import Recipe
 from daemon.rules.settling import Sign
@@ -112,10 +113,11 @@ Progress = Running | Succeeded | Spoiled
 class Predictor(Protocol):
     """The prediction API."""
 
-    async def create(self, recipe: Recipe, image_url: str) -> str:
+    async def create(self, recipe: Recipe, image_url: str, hook: Hook | None = None) -> str:
         """Start a paid prediction and return its id. Called once per recorded intent and never repeated inside.
 
-        Raises Fault with `created` NO where nothing was created for certain, MAYBE everywhere else.
+        hook: where the API should tell that it is over; no fault repeats it. Raises Fault with `created` NO where
+        nothing was created for certain, MAYBE everywhere else.
         """
 
     async def get(self, prediction: str) -> Progress:
@@ -235,6 +237,9 @@ class Disk(Protocol):
 
     async def is_staged(self, tile: Tile) -> bool:
         """Whether the staged file is what was fetched, by size and sha256."""
+
+    async def ready(self, outbox: Path | None, bytes_: int) -> None:
+        """Return where an outbox, or staging (None), is there, takes files and has room for so many bytes."""
 
     async def place(self, source: Path, outbox: Path, path: bytes, ours: str | None) -> tuple[str, int] | None:
         """Put a copy of `source` into the outbox: temporary name, sync, rename; returns its sha256 and size in bytes.

@@ -66,6 +66,9 @@ class Books(Protocol):
     async def spending(self, now: float) -> Spending:
         """What was billed in this day and month, and what is in flight, as of one moment."""
 
+    async def promised(self, folder: int | None = None) -> int:
+        """Bytes, estimated, of the results that are on their way to staging, or to a folder's outbox."""
+
     async def submits(self, since: float) -> list[tuple[float, float | None]]:
         """The submits that left since then, and when each was answered."""
 

@@ -12,7 +12,7 @@ import signal
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
 
 from structlog.typing import FilteringBoundLogger
@@ -20,7 +20,7 @@ from structlog.typing import FilteringBoundLogger
 from daemon import __version__, desk
 from daemon.adapters.control import ControlServer
 from daemon.adapters.ledger_desk import ends_since, state_paths
-from daemon.adapters.listener import Listener
+from daemon.adapters.listener import Ear, Listener
 from daemon.adapters.systemd import Notifier
 from daemon.config_values import EMBEDDED, is_loopback
 from daemon.dispatcher import Dispatcher
@@ -30,6 +30,7 @@ from daemon.health import Health
 from daemon.intake import Intake
 from daemon.ports import Clock
 from daemon.rules.faults import Blame, Fault, Gate, LedgerBroken, Outlook
+from daemon.rules.hooks import Hooks
 from daemon.rules.lifecycle import State
 from daemon.rules.names import shown
 from daemon.wiring import Api, Wired, make_state_dir, start_embedded, take_lock, wire
@@ -43,6 +44,9 @@ BEAT_SECONDS = 2.0
 ONCE_SECONDS = 30.0  # how long `once` waits for a disk or folder that a person has to mend
 PREFLIGHT_SECONDS_MAX = 10.0
 
+# Configuration, API key, the listener's token, and what webhooks have to show.
+Settings: TypeAlias = "tuple[Config, Secret, Secret | None, Secret | None]"
+
 
 class Orders:
     """What a person or the service manager wants, as it comes in by signals."""
@@ -52,7 +56,7 @@ class Orders:
         self.hurry = asyncio.Event()
         self.reload = asyncio.Event()
         self.any = asyncio.Event()
-        self.new: tuple[Config, Secret, Secret | None] | None = None
+        self.new: Settings | None = None
 
     def listen(self) -> None:
         """Take over the signals."""
@@ -70,8 +74,8 @@ class Orders:
         """Read the configuration again."""
         self.reload.set()
 
-    def take_up(self, new: "tuple[Config, Secret, Secret | None]") -> None:
-        """End the present run for a new one: configuration, API key, listener's token."""
+    def take_up(self, new: Settings) -> None:
+        """End the present run for a new one."""
         self.new = new
         self.any.set()
 
@@ -83,24 +87,28 @@ class Orders:
 
 @dataclass
 class Service:
-    """once: end when nothing is left to do. key, token: secrets in the clear. on_beat: is told the counts.
+    """once: end when nothing is left to do. key, token, hook: secrets in the clear. on_beat: is told the counts.
 
-    told: whether the log has begun, so that an error belongs there. summary: what `once` did, in lines for people.
+    take_over: mark the outboxes as ours, whoever marked them. told: whether the log has begun, so that an error belongs
+    there. summary: what `once` did, in lines for people.
     """
 
     config: "Config"
     key: str
     token: str | None
+    hook: str | None
     clock: Clock
     log: FilteringBoundLogger
     notifier: Notifier
     orders: Orders
     once: bool = False
+    take_over: bool = False
     on_beat: Callable[[dict[State, int], list[str]], None] | None = None
     exit: Exit = Exit.DONE
     told: bool = False
     summary: list[str] = field(default_factory=list)
     _ready: bool = False
+    _refused: bool = False
     _started_at: float = 0.0
 
     async def run(self) -> Exit:
@@ -124,10 +132,11 @@ class Service:
         config, clock = self.config, self.clock
         self._started_at = clock.wall()
         api = await self._api(stack)
-        wired = await wire(config, api, clock, self.log, stack)
+        wired = await wire(config, api, clock, self.log, stack, take_over=self.take_over)
         gates = Gates(clock, self.log)
         folders = {folder.id: folder for folder in wired.folders}
-        dispatcher = Dispatcher(config, wired.world, gates, wired.folders)
+        hooks = Hooks(config.webhook.public_url, self.hook, wired.ledger.identity) if self.hook else None
+        dispatcher = Dispatcher(config, wired.world, gates, wired.folders, hooks)
         await dispatcher.prepare()
         intake = Intake(config, wired.world, folders, wired.wakes, wired.queue, dispatcher.poke, dispatcher.stopping)
         now = clock.monotonic()
@@ -137,7 +146,8 @@ class Service:
         await control.start()
         stack.push_async_callback(control.close)
         if config.http.address is not None:
-            listener = Listener(health.problems, office.status, self.token)
+            ear = Ear(self.hook, dispatcher.flight.hear, self._refuse_webhook) if self.hook else None
+            listener = Listener(health.problems, office.status, self.token, ear)
             stack.push_async_callback(listener.close)
             host, port = config.http.address
             self.log.info("listening", host=host, port=await listener.start(host, port))
@@ -158,6 +168,13 @@ class Service:
                 raise
             fault = next(iter(_leaves(broken)))
             raise fault from None
+
+    def _refuse_webhook(self) -> None:
+        """Told once: it may be a stranger, or the service may show the secret in another way."""
+        if not self._refused:
+            self._refused = True
+            reason = "A webhook came without the secret of [webhook] secret_file; such are ignored, and polls go on."
+            self.log.warning("webhook_refused", reason=reason)
 
     async def _preflight(self, wired: Wired, gates: Gates) -> None:
         """Look at the key and the bucket once, so that what is wrong is told at the start and not with a picture."""

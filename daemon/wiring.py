@@ -19,14 +19,17 @@ from structlog.typing import FilteringBoundLogger
 from daemon import __version__
 from daemon.adapters import mounts
 from daemon.adapters.disk import HouseDisk
+from daemon.adapters.files import Files
 from daemon.adapters.folder import DiskInbox
 from daemon.adapters.hosted import HostedPredictor
 from daemon.adapters.http import Http
 from daemon.adapters.ledger import SqliteLedger
 from daemon.adapters.ledger_desk import state_paths
+from daemon.adapters.outboxes import AnotherLedgers, Outboxes
 from daemon.adapters.picture import VipsPictures
 from daemon.adapters.vendor_upload import VendorStorage
 from daemon.adapters.watch import InboxWatcher
+from daemon.config import ConfigError
 from daemon.config_values import EMBEDDED
 from daemon.intake import WINDOW
 from daemon.pipeline.detect import Detector
@@ -130,15 +133,24 @@ async def start_embedded(state_dir: Path, clock: Clock, log: FilteringBoundLogge
     return Api(base_url, key, EMBEDDED, local=True, warning=f"Upscaled by {upscaler.name}.")
 
 
-async def wire(config: "Config", api: Api, clock: Clock, log: FilteringBoundLogger, stack: AsyncExitStack) -> Wired:
-    """Make every adapter; `stack` closes them."""
+async def wire(
+    config: "Config",
+    api: Api,
+    clock: Clock,
+    log: FilteringBoundLogger,
+    stack: AsyncExitStack,
+    *,
+    take_over: bool = False,
+) -> Wired:
+    """Make every adapter; `stack` closes them. take_over: mark the outboxes as ours, whoever marked them."""
     http = Http(clock, insecure_loopback=api.local)
     stack.push_async_callback(http.close)
     predictor, storage = services(config, api, http, clock)
     stack.push_async_callback(storage.close)
     pictures = VipsPictures(pixels_max=config.api.pixels_max)
     stack.callback(pictures.close)
-    disk = HouseDisk(config.state_dir / "staging")
+    files = Files()
+    disk = HouseDisk(config.state_dir / "staging", files)
     stack.callback(disk.close)
     ledger = SqliteLedger(state_paths(config.state_dir)[0], clock)
     stack.push_async_callback(ledger.close)
@@ -146,7 +158,12 @@ async def wire(config: "Config", api: Api, clock: Clock, log: FilteringBoundLogg
     for job in await ledger.jobs_in(State.FETCHED):
         await ledger.deliveries.finish(job, clock.wall())
     await disk.prepare(await ledger.jobs_in(State.READY, State.FETCHED))
-    await disk.remember(place for each in config.folders for place in (each.outbox, each.failed) if place is not None)
+    outboxes = [folder.outbox for folder in config.folders]
+    ours = Outboxes(files, config.state_dir / "outboxes.json", ledger.identity, outboxes if take_over else ())
+    try:
+        await disk.fill(ours, outboxes, [folder.failed for folder in config.folders if folder.failed is not None])
+    except AnotherLedgers as fault:
+        raise ConfigError([f"{fault.said} {fault.remedy}"]) from None
     writer = Writer(
         ledger=ledger,
         disk=disk,

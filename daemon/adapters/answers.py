@@ -26,8 +26,9 @@ _ILL = frozenset({"error", "failed"})
 _CANCELLED = frozenset({"cancelled", "canceled"})
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
-_URL_QUERY = re.compile(r"(https?(?::|%3A)[^\s?\"'<>]*?)(?:\?|%3F)[^\s\"'<>]*", re.IGNORECASE)
-_SIGNATURE = re.compile(r"(signature(?:=|%3D))[^\s&\"'<>]+", re.IGNORECASE)
+# A URL inside a URL is percent-encoded, and inside that one once more: `%253F` is a `?` too.
+_URL_QUERY = re.compile(r"(https?(?::|%(?:25)*3A)[^\s?\"'<>]*?)(?:\?|%(?:25)*3F)[^\s\"'<>]*", re.IGNORECASE)
+_SIGNATURE = re.compile(r"(signature(?:=|%(?:25)*3D))[^\s&\"'<>]+", re.IGNORECASE)
 
 _LASTING_TEXTS = ("max size that fits in gpu memory", "cannot identify image", "could not decode", "validation error")
 _PASSING_TEXTS = ("cuda out of memory", "provider_rate_limit", "provider_server_error", "network_error")
@@ -98,7 +99,7 @@ def retry_after(header: str | None, now: float) -> float | None:
         return min(float(text), RETRY_AFTER_MAX)
     try:
         moment = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):  # The latter where its time zone has a dozen digits.
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
@@ -163,7 +164,8 @@ def _passes(document: dict[str, object], why: str) -> bool:
     output = document.get("output")
     where = [document, output[0] if isinstance(output, list) and output else output]
     found = [item for item in where if isinstance(item, dict)]
-    text = " ".join([why, *(str(item.get("error_code", "")) for item in found)]).lower()
+    codes = [code for item in found if isinstance(code := item.get("error_code"), str)]
+    text = " ".join([why, *codes]).lower()
     if any(known in text for known in _LASTING_TEXTS):
         return False
     return any(known in text for known in _PASSING_TEXTS) or any(item.get("retryable") is True for item in found)

@@ -8,30 +8,41 @@ esrgand did not write is overwritten. Every OSError becomes Fault (HOUSE): a ful
 import asyncio
 import contextlib
 import errno
-import hashlib
 import os
-import shutil
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-from daemon.adapters import mounts
+from daemon.adapters.files import Files
+from daemon.adapters.mounts import Mount
+from daemon.adapters.outboxes import AnotherLedgers, Outboxes
+from daemon.rules import names
 from daemon.rules.faults import Blame, Fault, Gate
 from daemon.rules.job import Tile
-from daemon.rules.names import numbered
 
 T = TypeVar("T")
-CHUNK_BYTES = 1 << 20
-NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS, errno.EXDEV, errno.EINVAL}
+STAGING_THREADS = 4
+OUTBOX_THREADS = 2
+HANG_SECONDS = 300.0  # a large result's sync may take a while on a slow share
+START_SECONDS_MAX = 10.0  # what an outbox that hangs may hold up the start
+SPARE_BYTES = 8 << 20  # of the state directory's disk: what the ledger may still need
+
+
+def shown(where: bytes | Path) -> str:
+    """A path for people."""
+    return os.fsencode(where).decode("utf-8", "backslashreplace")
+
+
+def _mebibytes(bytes_: int) -> int:
+    return -(-bytes_ // (1 << 20))
 
 
 def fault_from(error: OSError, where: bytes | Path, gate: Gate) -> Fault:
     """What an error of the disk means, in plain words."""
-    place = os.fsdecode(where)
-    place = place.encode("utf-8", "backslashreplace").decode()
+    place = shown(where)
     said = {
         errno.ENOSPC: f"The disk of {place} is full",
         errno.EDQUOT: f"The quota of {place} is used up",
@@ -49,156 +60,82 @@ def fault_from(error: OSError, where: bytes | Path, gate: Gate) -> Fault:
     return Fault(f"{said}.", blame=Blame.HOUSE, gate=gate, remedy=f"{remedy}; esrgand goes on by itself.")
 
 
-def sync_folder(folder: bytes) -> None:
-    """Make renames in a folder durable. File systems that cannot sync a folder are left to their own promises."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
-            raise
-    finally:
-        os.close(descriptor)
-
-
-def digest_of(path: bytes | Path) -> tuple[str, int]:
-    """sha256 and size in bytes of a file."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest(), os.fstat(file.fileno()).st_size
-
-
-@contextmanager
-def temporary_beside(final: bytes) -> Iterator[tuple[BinaryIO, bytes]]:
-    """A new file beside `final`, synced on leaving; removed unless it was renamed."""
-    folder, _, name = final.rpartition(b"/")
-    # One name for one target: what a crash leaves behind is replaced by the next try.
-    path = folder + b"/.esrgand-" + hashlib.sha256(name).hexdigest()[:16].encode() + b".part"
-    try:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)  # Not truncated: a thread of a run that has ended may still write to it.
-        with open(path, "xb") as file:
-            yield file, path
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
-
-
-def publish(file: BinaryIO, temporary: bytes, final: bytes, *, replace: bool) -> bool:
-    """Give a synced file its name; False, and nothing done, where the name is taken and `replace` is not given."""
-    folder = final.rpartition(b"/")[0]
-    if os.fstat(file.fileno()).st_ino != os.stat(temporary).st_ino:
-        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))  # Another writer took the name over: it publishes.
-    if replace:
-        os.rename(temporary, final)
-    else:
-        try:
-            # A link fails where the name exists; a rename would overwrite it.
-            os.link(temporary, final)
-            os.unlink(temporary)
-        except FileExistsError:
-            return False
-        except OSError as error:
-            if error.errno not in NO_LINKS:
-                raise
-            # No hard links here (FAT, some SMB shares): look first. Only a writer in this instant is overlooked.
-            if os.path.lexists(final):
-                return False
-            os.rename(temporary, final)
-    sync_folder(folder)
-    return True
-
-
-def copy_synced(source: bytes | Path, target: BinaryIO) -> tuple[str, int]:
-    """Copy a file's content, sync it, and return the copy's sha256 and size."""
-    digest, size = hashlib.sha256(), 0
-    with open(source, "rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            target.write(chunk)
-            digest.update(chunk)
-            size += len(chunk)
-    target.flush()
-    os.fsync(target.fileno())
-    return digest.hexdigest(), size
-
-
-def make_folders(folder: bytes, root: bytes | None = None) -> None:
-    """Make a folder and those above it, each durable. `root`, where given, must be there, or a mount is missing."""
-    if root is not None and not os.path.isdir(root):
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), root)
-    if os.path.isdir(folder):
-        return
-    parent = folder.rpartition(b"/")[0]
-    make_folders(parent, root)
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(folder)
-    sync_folder(parent)
-
-
-def move_without_overwriting(source: bytes, target: bytes) -> None:
-    """Move a file, also to another file system; a taken name gets a number. Raises Fault.
-
-    A source that is written or replaced while it is copied is another picture now: it stays.
-    """
-    folder, _, name = target.rpartition(b"/")
-    try:
-        before = os.lstat(source)
-        make_folders(folder)
-        count = 1
-        while os.path.lexists(target):
-            count += 1
-            target = folder + b"/" + numbered(name, count)
-        with temporary_beside(target) as (file, temporary):
-            copy_synced(source, file)
-            shutil.copystat(source, temporary)
-            if not _is_same(before, os.lstat(source)):
-                return
-            if publish(file, temporary, target, replace=False):
-                os.unlink(source)
-    except OSError as error:
-        raise fault_from(error, folder, Gate.OUTBOX) from error
-
-
-def _is_same(one: os.stat_result, other: os.stat_result) -> bool:
-    return (one.st_ino, one.st_size, one.st_mtime_ns) == (other.st_ino, other.st_size, other.st_mtime_ns)
-
-
 class HouseDisk:
-    """The Disk port: staging in the state directory, outboxes anywhere."""
+    """The Disk port: staging in the state directory, outboxes anywhere.
 
-    def __init__(self, staging: Path, threads: int = 4) -> None:
+    Each outbox has threads of its own, so that one whose mount hangs holds up no other.
+    """
+
+    def __init__(
+        self,
+        staging: Path,
+        files: Files | None = None,
+        make_pool: Callable[[int], Executor] = lambda threads: ThreadPoolExecutor(threads, thread_name_prefix="disk"),
+    ) -> None:
         self._staging = staging
-        self._mounts: dict[Path, mounts.Mount | None] = {}
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="disk")
+        self._files = files or Files()
+        self._make_pool = make_pool
+        self._pools: dict[Path, Executor] = {}
+        self._mounts: dict[Path, Mount | None] = {}
+        self._outboxes: Outboxes | None = None
+        self._ours: frozenset[Path] = frozenset()
 
     def close(self) -> None:
         """Let go of the threads."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in self._pools.values():
+            pool.shutdown(wait=False, cancel_futures=True)
 
-    async def _run(self, gate: Gate, where: bytes | Path, work: Callable[[], T]) -> T:
+    async def _run(self, gate: Gate, root: Path, work: Callable[[], T]) -> T:
+        """Run in the threads of a place; a call during which nothing is written for minutes hangs with its mount."""
+        if root not in self._pools:
+            self._pools[root] = self._make_pool(STAGING_THREADS if root == self._staging else OUTBOX_THREADS)
+        future = asyncio.get_running_loop().run_in_executor(self._pools[root], work)
+        moved = -1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+            while moved != self._files.moved:
+                moved = self._files.moved
+                done, _ = await asyncio.wait([future], timeout=HANG_SECONDS)
+                if done:
+                    return future.result()
         except OSError as error:
-            raise fault_from(error, where, gate) from error
+            raise fault_from(error, root, gate) from error
+        raise fault_from(TimeoutError(errno.ETIMEDOUT, "it does not answer"), root, gate)
 
     async def prepare(self, wanted: set[str]) -> None:
         """Make the staging folder; remove what no job in `wanted` will need."""
 
         def work() -> None:
-            self._staging.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for path in self._staging.iterdir():
-                if path.name.partition(".")[0] not in wanted or path.suffix == ".part":
-                    path.unlink()
+            if not self._files.is_folder(self._staging):
+                self._files.mkdir(self._staging, 0o700)
+            for name in self._files.names(self._staging):
+                if name.partition(".")[0] not in wanted or name.endswith(".part"):
+                    self._files.unlink(self._staging / name)
 
         await self._run(Gate.STAGING, self._staging, work)
 
-    async def remember(self, roots: Iterable[Path]) -> None:
-        """Note which file systems these folders are on: later, another one in the place of one of them is not it."""
-        for root in roots:
-            self._mounts[root] = await self._run(Gate.OUTBOX, root, partial(mounts.mount_of, root))
+    async def fill(self, ours: Outboxes, roots: Iterable[Path], others: Iterable[Path]) -> None:
+        """Say which outboxes are ours to mark. others: folders that we only write reports to.
 
-    def _check_mount(self, root: Path) -> None:
-        """Raise where what is mounted at an outbox went away: below it lies a folder that only looks like it."""
-        before, now = self._mounts.get(root), mounts.mount_of(root)
+        Raises AnotherLedgers; an outbox that is not there now is looked at again when it is written to.
+        """
+        self._outboxes, self._ours = ours, frozenset(roots)
+        for root in self._ours:
+            try:
+                async with asyncio.timeout(START_SECONDS_MAX):
+                    await self._run(Gate.OUTBOX, root, partial(ours.check, root))
+            except AnotherLedgers:
+                raise
+            except (Fault, TimeoutError):
+                continue
+        for root in set(others) - self._ours:
+            self._mounts[root] = await self._run(Gate.OUTBOX, root, partial(self._files.mount, root))
+
+    def _check(self, root: Path) -> None:
+        """Raise where what was mounted here went away: below it lies a folder that only looks like it."""
+        if self._outboxes is not None and root in self._ours:
+            self._outboxes.check(root)
+            return
+        before, now = self._mounts.get(root), self._files.mount(root)
         if before is None or now is None or before.identity == now.identity:
             return
         if len(bytes(now.point)) > len(bytes(before.point)):
@@ -211,6 +148,25 @@ class HouseDisk:
             remedy="Mount it again; its results wait meanwhile.",
         )
 
+    async def ready(self, outbox: Path | None, bytes_: int) -> None:
+        """Return where staging (None) or an outbox takes files and has room for so many bytes."""
+        root, spare, gate = (self._staging, SPARE_BYTES, Gate.STAGING) if outbox is None else (outbox, 0, Gate.OUTBOX)
+
+        def work() -> int:
+            if outbox is not None:
+                self._check(outbox)
+            return self._files.room(root)
+
+        room = await self._run(gate, root, work)
+        if room < bytes_ + spare:
+            raise Fault(
+                f"The disk of {shown(root)} has {_mebibytes(room)} MiB of room; the results on their way need some "
+                f"{_mebibytes(bytes_ + spare)} MiB.",
+                blame=Blame.HOUSE,
+                gate=gate,
+                remedy="Make room; esrgand goes on by itself, and pays for nothing meanwhile.",
+            )
+
     def staged(self, tile: Tile) -> Path:
         """Where a result is staged."""
         return self._staging / f"{tile.job.id}.{tile.number}.result"
@@ -219,7 +175,7 @@ class HouseDisk:
     async def incoming(self, tile: Tile) -> AsyncIterator[tuple[BinaryIO, Path]]:
         """A file in staging to receive a result."""
         path = self.staged(tile).with_suffix(".part")
-        file = await self._run(Gate.STAGING, self._staging, lambda: open(path, "wb"))
+        file = await self._run(Gate.STAGING, self._staging, lambda: self._files.open(path, "wb"))
         try:
             yield file, path
         except OSError as error:
@@ -227,17 +183,18 @@ class HouseDisk:
         finally:
             with contextlib.suppress(OSError):
                 file.close()
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self._files.unlink(path)
 
     async def keep(self, tile: Tile, incoming: Path) -> tuple[str, int]:
         """Sync an incoming file and give it its staged name."""
 
         def work() -> tuple[str, int]:
-            with open(incoming, "rb") as file:
-                os.fsync(file.fileno())
-            digest = digest_of(incoming)
-            os.rename(incoming, self.staged(tile))
-            sync_folder(os.fsencode(self._staging))
+            with self._files.open(incoming, "rb") as file:
+                self._files.sync(file)
+            digest = self._files.digest_of(incoming)
+            self._files.rename(incoming, self.staged(tile))
+            self._files.sync_folder(self._staging)
             return digest
 
         return await self._run(Gate.STAGING, self._staging, work)
@@ -247,7 +204,7 @@ class HouseDisk:
 
         def work() -> bool:
             try:
-                return digest_of(self.staged(tile)) == (tile.result_sha256, tile.result_bytes)
+                return self._files.digest_of(self.staged(tile)) == (tile.result_sha256, tile.result_bytes)
             except FileNotFoundError:
                 return False
 
@@ -255,67 +212,77 @@ class HouseDisk:
 
     async def remove(self, path: Path) -> None:
         """Remove a file of ours from staging."""
-        await self._run(Gate.STAGING, self._staging, lambda: path.unlink(missing_ok=True))
+
+        def work() -> None:
+            with contextlib.suppress(FileNotFoundError):
+                self._files.unlink(path)
+
+        await self._run(Gate.STAGING, self._staging, work)
 
     async def holds(self, path: Path, sha256: str) -> bool:
         """Whether there is a file with this content."""
 
         def work() -> bool:
             try:
-                return digest_of(path)[0] == sha256
+                return self._files.digest_of(path)[0] == sha256
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 return False
 
-        return await self._run(Gate.OUTBOX, path, work)
+        return await self._run(Gate.OUTBOX, path.parent, work)
 
     async def place(self, source: Path, outbox: Path, path: bytes, ours: str | None) -> tuple[str, int] | None:
         """Put a result into the outbox."""
-        root = os.fsencode(outbox)
-        final = root + b"/" + path
+        final = os.fsencode(outbox) + b"/" + path
+        files = self._files
 
         def work() -> tuple[str, int] | None:
-            self._check_mount(outbox)
-            make_folders(final.rpartition(b"/")[0], root)
-            digest = digest_of(source)
-            there = os.path.lexists(final)
-            if there:
-                old = digest_of(final)[0] if os.path.isfile(final) and not os.path.islink(final) else ""
+            self._make_way(outbox, final)
+            digest = files.digest_of(source)
+            there = files.kind(final)
+            if there is not None:
+                old = files.digest_of(final)[0] if there == "file" else ""
                 if old == digest[0]:
                     return digest  # A crash came between the rename and the record.
                 if old != ours:
                     return None
-            with temporary_beside(final) as (file, temporary):
-                copied = copy_synced(source, file)
-                return copied if publish(file, temporary, final, replace=there) else None
+            with files.temporary_beside(final) as (file, temporary):
+                copied = files.copy_synced(source, file)
+                return copied if files.publish(file, temporary, final, replace=there is not None) else None
 
         return await self._run(Gate.OUTBOX, outbox, work)
 
     async def note(self, outbox: Path, path: bytes, text: bytes) -> None:
         """Put a sidecar or a report into the outbox."""
-        root = os.fsencode(outbox)
-        final = root + b"/" + path
+        final = os.fsencode(outbox) + b"/" + path
 
         def work() -> None:
-            self._check_mount(outbox)
-            make_folders(final.rpartition(b"/")[0], root)
-            with temporary_beside(final) as (file, temporary):
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-                publish(file, temporary, final, replace=True)
+            self._make_way(outbox, final)
+            self._files.write(final, text, replace=True)
 
         await self._run(Gate.OUTBOX, outbox, work)
+
+    def _make_way(self, outbox: Path, final: bytes) -> None:
+        """The folders above a name in an outbox, where the outbox is there and ours."""
+        self._check(outbox)
+        try:
+            self._files.make_folders(final.rpartition(b"/")[0], os.fsencode(outbox))
+        except NotADirectoryError as error:
+            # One picture's trouble, and nobody else has to wait for that.
+            raise Fault(
+                f"There is a file where the outbox {shown(outbox)} needs a folder for {names.shown(final)}.",
+                blame=Blame.HOUSE,
+                remedy="Move that file away; esrgand goes on by itself.",
+            ) from error
 
     async def is_foreign(self, outbox: Path, path: bytes) -> bool:
         """Whether something that is neither a sidecar nor a report of ours has that name."""
 
         def work() -> bool:
             final = os.fsencode(outbox) + b"/" + path
-            if not os.path.lexists(final):
-                return False
-            if os.path.islink(final) or not os.path.isfile(final):
-                return True
-            with open(final, "rb") as file:
+            kind = self._files.kind(final)
+            if kind != "file":
+                return kind is not None
+            with self._files.open(final, "rb") as file:
                 return b'"schema":"esrgand/' not in file.read(200).replace(b" ", b"")
 
         return await self._run(Gate.OUTBOX, outbox, work)
@@ -325,6 +292,6 @@ class HouseDisk:
 
         def work() -> None:
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                os.unlink(os.fsencode(outbox) + b"/" + path)
+                self._files.unlink(os.fsencode(outbox) + b"/" + path)
 
         await self._run(Gate.OUTBOX, outbox, work)

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from daemon.adapters import mounts
-from daemon.adapters.disk import fault_from, move_without_overwriting
+from daemon.adapters.disk import fault_from
+from daemon.adapters.files import Files
 from daemon.ports import Scan, mark
 from daemon.rules.faults import Blame, Changed, Fault, Gate, Vanished
 from daemon.rules.job import Look
@@ -219,7 +220,10 @@ class DiskInbox:
             missing = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
             raise fault_from(missing, to, Gate.OUTBOX)  # Never made anew: it may be a mount that is away.
         if self._look(path) == look:
-            move_without_overwriting(self._full(path), to + b"/" + path)
+            try:
+                Files().move_without_overwriting(self._full(path), to + b"/" + path)
+            except OSError as error:
+                raise fault_from(error, to, Gate.OUTBOX) from error
 
     async def delete(self, path: bytes, look: Look) -> None:
         """Remove a source."""

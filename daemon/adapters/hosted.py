@@ -14,11 +14,14 @@ from datetime import UTC, datetime
 from typing import BinaryIO
 from urllib.parse import quote, urlencode, urljoin, urlsplit
 
+import orjson
+
 from daemon.adapters.answers import moment, prediction_id, progress, reason, same_url
-from daemon.adapters.api import PREDICTIONS, Answer, Api
+from daemon.adapters.api import KEY_BYTES_MIN, PREDICTIONS, Answer, Api
 from daemon.adapters.http import Http, Lane, Peer
 from daemon.ports import Clock, Progress
 from daemon.rules.faults import Blame, Created, Expired, Fault, Gate, Outlook, Unknown
+from daemon.rules.hooks import Hook
 from daemon.rules.recipe import MODEL, Recipe
 
 POLL_SECONDS_MAX = 30.0
@@ -56,9 +59,11 @@ class HostedPredictor:
         self._create_seconds_max = create_seconds_max
         self._stall_seconds_max = stall_seconds_max
 
-    async def create(self, recipe: Recipe, image_url: str) -> str:
+    async def create(self, recipe: Recipe, image_url: str, hook: Hook | None = None) -> str:
         """Start a paid prediction; see the port."""
         body = {"model": recipe.model, "input": recipe.input(image_url)}
+        if hook is not None:
+            body |= {"webhook_url": hook.url, "webhook_secret": hook.secret}
         try:
             async with asyncio.timeout(self._create_seconds_max):
                 path = self._create_path
@@ -75,8 +80,17 @@ class HostedPredictor:
                 raise _in_doubt(f"The prediction API accepted ({answer.status}) but gave no prediction id")
             return prediction
         if answer.status in (400, 422):
+            why = reason(_without(hook, answer.document))
+            if hook is not None and "webhook" in why.lower():
+                raise Fault(
+                    f"The prediction API refused our address for webhooks ({answer.status}): {why}",
+                    blame=Blame.SERVICE,
+                    outlook=Outlook.LASTING,
+                    remedy='Correct [webhook] public_url, or set public_url = "" to ask by polling alone.',
+                    gate=Gate.API,
+                )
             raise Fault(
-                f"The prediction API refused this picture ({answer.status}): {reason(answer.document)}",
+                f"The prediction API refused this picture ({answer.status}): {why}",
                 blame=Blame.PICTURE,
                 outlook=Outlook.LASTING,
                 remedy="Mend the picture or the folder's recipe, then `esrgand retry`.",
@@ -249,6 +263,20 @@ def _image(document: object) -> str | None:
     if not isinstance(given, dict) or "image" not in given:
         raise _unread("the prediction API does not say what a prediction was made from")
     return given["image"] if isinstance(given["image"], str) else None
+
+
+def _without(hook: Hook | None, document: object) -> object:
+    """An answer without what only the API and we may know; None where that cannot be taken out."""
+    if hook is None:
+        return document
+    try:
+        raw = orjson.dumps(document)
+        for secret in (hook.url.rpartition("/")[2], hook.secret):
+            if len(secret) >= KEY_BYTES_MIN:
+                raw = raw.replace(orjson.dumps(secret)[1:-1], b"***")
+        return orjson.loads(raw)
+    except (orjson.JSONEncodeError, orjson.JSONDecodeError):
+        return None
 
 
 def _in_doubt(said: str) -> Fault:

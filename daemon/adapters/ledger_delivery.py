@@ -14,6 +14,7 @@ from daemon.adapters.records import PICTURE_SQL, finish, picture_from, tiles_of,
 from daemon.rules import budget
 from daemon.rules.budget import Spending
 from daemon.rules.job import Bill, Phase, Picture, Tile
+from daemon.rules.recipe import RESULT_BYTES_PER_PIXEL
 from daemon.rules.sidecar import ResultFacts
 
 # The plus keeps SQLite from walking through every picture of a folder for the few that are due.
@@ -33,6 +34,12 @@ TAKEN = "UPDATE picture SET size = -1 WHERE id = ? AND job = ?"
 DELIVERED_SINCE_PAID = """
     SELECT 1 FROM history WHERE job = ? AND name = 'delivered'
     AND id > (SELECT max(id) FROM history WHERE job = ? AND name = 'submitting')
+"""
+UNSTAGED = ("submitting", "submitted", "ready")
+UNDELIVERED = (*UNSTAGED, "fetched")
+PROMISED = """
+    SELECT total(j.width * j.height * j.scale * j.scale) FROM tile t JOIN job j ON j.id = t.job
+    WHERE t.state IN (SELECT value FROM json_each(?)) AND (? OR t.folder = ?)
 """
 SUBMITS = """
     SELECT h.at, (SELECT min(a.at) FROM history a WHERE a.job = h.job AND a.number = h.number AND a.id > h.id
@@ -198,6 +205,16 @@ class Books:
                 in_flight=db.execute(flying).fetchone()[0],
                 typical_usd=db.execute(mean).fetchone()[0] or usual,
             )
+
+        return await self._database.read(work)
+
+    async def promised(self, folder: int | None = None) -> int:
+        """Bytes, estimated, of the results that are on their way to staging, or to a folder's outbox."""
+
+        def work(db: sqlite3.Connection) -> int:
+            staged = folder is None
+            rows = db.execute(PROMISED, (json.dumps(UNSTAGED if staged else UNDELIVERED), staged, folder))
+            return int(rows.fetchone()[0] * RESULT_BYTES_PER_PIXEL)
 
         return await self._database.read(work)
 

@@ -6,6 +6,7 @@ SERVICE with `created` NO or MAYBE (API), or as HOUSE (the inbox is unavailable)
 """
 
 from daemon.ports import Asset, Predictor, Sources, Storage
+from daemon.rules.hooks import Hook
 from daemon.rules.job import Tile
 from daemon.rules.lifecycle import Accepted, Event, Found, Intended, Stale, Withdrawn
 
@@ -32,10 +33,10 @@ async def intend(tile: Tile, sources: Sources, storage: Storage, api: str, now: 
     return Intended(intent_at=now, api=api, asset_url=asset.url, asset_expires_at=asset.expires_at)
 
 
-async def submit(tile: Tile, predictor: Predictor) -> Accepted:
-    """Send the create that was intended. Never call it twice for one intent."""
+async def submit(tile: Tile, predictor: Predictor, hook: Hook | None = None) -> Accepted:
+    """Send the create that was intended, with where to tell that it is over. Never call it twice for one intent."""
     assert tile.asset_url is not None
-    return Accepted(prediction=await predictor.create(tile.job.recipe, tile.asset_url))
+    return Accepted(prediction=await predictor.create(tile.job.recipe, tile.asset_url, hook))
 
 
 async def look_up(tile: Tile, predictor: Predictor) -> Found | None:

@@ -32,6 +32,7 @@ class Gate(StrEnum):
     FETCH = "fetch"  # downloads of results
     STAGING = "staging"  # the state directory's disk
     OUTBOX = "outbox"  # an outbox's disk
+    ROOM = "room"  # paid creates whose result would have no place to go
 
 
 class Created(StrEnum):

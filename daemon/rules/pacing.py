@@ -13,6 +13,8 @@ from dataclasses import dataclass
 WINDOW_SECONDS = 60.0
 POLL_SHARE = 0.15  # of a prediction's age: how much unnoticed waiting one question saved may cost
 POLL_SECONDS_MAX = 10.0
+SHRINK_SECONDS = 10.0  # refusals that come together are one
+GROW_SECONDS = 30.0  # as long as the service takes to forget a refusal
 OVERDUE_POLL_SECONDS_MAX = 250.0  # 300 with the jitter
 
 
@@ -56,6 +58,35 @@ class Place:
     """A place in the minute. answered_at: monotonic seconds when its submit was over, None where none left."""
 
     answered_at: float | None = None
+
+
+class Window:
+    """How many predictions may be in flight now: additive increase, multiplicative decrease.
+
+    The limit of the service may be lower than ours (it is while the balance is low), and it does not say so before it
+    refuses. So a refusal halves what is in flight, and it grows back one at a time, for as long as it stays quiet.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._changed_at = 0.0
+        self.size = most
+
+    def allows(self, in_flight: int) -> bool:
+        """Whether one more may leave. While nothing was refused the slots alone are the bound."""
+        return self.size == self._most or in_flight < self.size
+
+    def refused(self, in_flight: int, now: float) -> None:
+        """Too many requests. in_flight: predictions that were running. now: monotonic seconds."""
+        if self.size == self._most or now - self._changed_at >= SHRINK_SECONDS:
+            self.size = max(1, min(self.size, in_flight) // 2)
+        self._changed_at = now
+
+    def accepted(self, now: float) -> None:
+        """A create went through."""
+        if self.size < self._most and now - self._changed_at >= GROW_SECONDS:
+            self.size += 1
+            self._changed_at = now
 
 
 def poll_pause(age: float, *, shortest: float, overdue_after: float, dice: float) -> float:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 MODEL = "real-esrgan"
 SCALE_MAX = 10.0
+RESULT_BYTES_PER_PIXEL = 3  # a photograph's PNG has half of that; noise, which nobody upscales, has all of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,11 @@ class Recipe:
     def result_size(self, width: int, height: int) -> tuple[int, int]:
         """The size that the result should have, in pixels."""
         return round(width * self.scale), round(height * self.scale)
+
+    def result_bytes(self, width: int, height: int) -> int:
+        """How much room a result may need, in bytes: an estimate on the safe side."""
+        wide, high = self.result_size(width, height)
+        return wide * high * RESULT_BYTES_PER_PIXEL
 
 
 def number(value: float) -> int | float:

@@ -7,12 +7,13 @@ exception of ours reaches aiohttp.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import orjson
 from aiohttp import ClientError, web
+from aiohttp.typedefs import Middleware
 from structlog.typing import FilteringBoundLogger
 
 from daemon.server import bodies
@@ -39,7 +40,10 @@ class Api:
         predictions: Predictions,
         uploads: Uploads,
         log: FilteringBoundLogger,
+        troubles: Sequence[Middleware] = (),
     ) -> None:
+        """troubles: faults made on purpose, for tests of those who use the API."""
+        self._troubles = troubles
         self._settings = settings
         self._store = store
         self._predictions = predictions
@@ -47,8 +51,9 @@ class Api:
         self._log = log
 
     def application(self) -> web.Application:
-        """The routes behind the middlewares, the outermost first; faults made on purpose belong between the two."""
-        app = web.Application(middlewares=[self._answer_failures, self._require_key], client_max_size=BODY_BYTES_MAX)
+        """The routes behind the middlewares, the outermost first; faults made on purpose need no key."""
+        middlewares = [self._answer_failures, *self._troubles, self._require_key]
+        app = web.Application(middlewares=middlewares, client_max_size=BODY_BYTES_MAX)
         app.add_routes(
             [
                 web.post("/v1/prediction", self._create),

@@ -30,6 +30,7 @@ class Prediction:
 
     input: as sent. origin: scheme and host under which the client reached us at the create, for the webhook.
     runs: how often the work was begun. output: the name of the result's file. error: as shown in `output`.
+    told: whether its webhook was delivered or given up.
     """
 
     id: str
@@ -48,6 +49,12 @@ class Prediction:
     output: str = field(default="", repr=False)
     error: dict[str, Any] | None = None
     logs: str = ""
+    told: bool = False
+
+    @property
+    def owes_webhook(self) -> bool:
+        """Whether somebody is still to be told of its end; of a cancel nobody is."""
+        return bool(self.webhook_url) and self.status in (Status.SUCCESS, Status.ERROR) and not self.told
 
     @property
     def over(self) -> bool:

@@ -2,8 +2,9 @@
 Predictions: their states, their limits, their history, and the tasks that work on them.
 
 A prediction is durable before its create is answered, and its end before it can be seen. What a restart finds
-unfinished is run again, a few times at most, so that a picture that kills the process does not kill it for ever. Raises
-`Refusal` where the client asks for what cannot be, and `OSError` where the disk fails: then nothing was changed.
+unfinished is run again, a few times at most, so that a picture that kills the process does not kill it for ever; and
+whoever was not told of an end is told. Raises `Refusal` where the client asks for what cannot be, and `OSError` where
+the disk fails: then nothing was changed.
 """
 
 import asyncio
@@ -11,7 +12,7 @@ import contextlib
 import math
 import uuid
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -83,9 +84,13 @@ class Predictions:
         self._store.keep_only("outputs", {one.output for one in found})
 
     def resume(self) -> None:
-        """Go on with what is unfinished."""
-        for prediction_id in [one for one in self._all if one in self._unfinished]:
-            self._begin(prediction_id)
+        """Go on with what is unfinished, and tell whoever was not told."""
+        now = self._clock.wall()
+        for prediction in self._all.values():
+            if not prediction.over:
+                self._begin(prediction.id, self._work(prediction.id))
+            elif prediction.owes_webhook and now - (prediction.ended_at or now) <= self._settings.output_seconds:
+                self._begin(prediction.id, self._tell(prediction))
 
     async def close(self) -> None:
         """Drop the work in hand; the next start runs it again."""
@@ -117,7 +122,7 @@ class Predictions:
             self._publish(prediction)
             self._creates.append(now)
         self._log.info("prediction_created", prediction=prediction.id)
-        self._begin(prediction.id)
+        self._begin(prediction.id, self._work(prediction.id))
         return prediction
 
     def get(self, prediction_id: str) -> Prediction | None:
@@ -170,15 +175,20 @@ class Predictions:
             most = self._settings.in_flight_max
             raise Refusal(429, "Too many requests", f"more than {most} predictions in flight", 1)
 
-    def _begin(self, prediction_id: str) -> None:
-        task = asyncio.create_task(self._work(prediction_id), name=f"prediction-{prediction_id}")
+    def _begin(self, prediction_id: str, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work, name=f"prediction-{prediction_id}")
         self._tasks[prediction_id] = task
         task.add_done_callback(lambda _: self._tasks.pop(prediction_id, None))
 
     async def _work(self, prediction_id: str) -> None:
         async with self._turns:
             prediction = await self._perform(prediction_id)
-        await self._webhooks.deliver(prediction)
+        await self._tell(prediction)
+
+    async def _tell(self, prediction: Prediction) -> None:
+        if prediction.owes_webhook:
+            await self._webhooks.deliver(prediction)
+            await self._change(prediction.id, told=True)
 
     async def _perform(self, prediction_id: str) -> Prediction:
         begun = self._clock.monotonic()

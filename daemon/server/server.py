@@ -8,9 +8,11 @@ nothing behind. Everything else that can fail is answered to the client who aske
 import asyncio
 import errno
 import ipaddress
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
 from aiohttp import web
+from aiohttp.typedefs import Middleware
 from structlog.typing import FilteringBoundLogger
 
 from daemon.ports import Clock
@@ -35,7 +37,16 @@ __all__ = ["Counts", "PredictionServer"]
 class PredictionServer:
     """Starts once and closes once; a new one on the same directory goes on where this one stopped."""
 
-    def __init__(self, settings: ServerSettings, clock: Clock, upscaler: Upscaler, log: FilteringBoundLogger) -> None:
+    def __init__(
+        self,
+        settings: ServerSettings,
+        clock: Clock,
+        upscaler: Upscaler,
+        log: FilteringBoundLogger,
+        *,
+        troubles: Sequence[Middleware] = (),
+    ) -> None:
+        """troubles: middlewares that make faults on purpose, for tests of those who use the API."""
         self._clock = clock
         self._log = log
         self._store = Store(settings.data_dir, clock, log)
@@ -44,7 +55,7 @@ class PredictionServer:
         runner = Runner(settings, self._store, self._uploads, self._outbound, upscaler)
         webhooks = Webhooks(clock, self._outbound, log)
         self._predictions = Predictions(settings, clock, self._store, runner, webhooks, log)
-        self._api = Api(settings, self._store, self._predictions, self._uploads, log)
+        self._api = Api(settings, self._store, self._predictions, self._uploads, log, troubles)
         self._engine = upscaler.name
         self._closing = asyncio.Event()
         self._exit = AsyncExitStack()

@@ -2,8 +2,8 @@
 Webhook: tell whoever asked for it that a prediction is over.
 
 Three attempts within about 20 seconds; any 2xx answer ends them. With a secret, the body is signed: both of the headers
-that the hosted service is said to send are there. A delivery that fails is logged and forgotten, and so is one that a
-restart interrupts: the receiver treats it as a hint, and asks. Raises nothing.
+that the hosted service is said to send are there. A delivery that fails is logged and forgotten: the receiver treats it
+as a hint, and asks. One that a restart interrupts begins anew, so it may arrive twice. Raises nothing.
 """
 
 import hashlib

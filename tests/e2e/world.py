@@ -200,7 +200,7 @@ level = "debug"
 
 
 def outbox(folder: Path) -> dict[bytes, bytes]:
-    """Every file below a folder, by its relative name."""
+    """Every file below a folder, by its relative name; but for the marker of an outbox."""
     root = os.fsencode(folder)
     found = {}
     for place, _, names in os.walk(root):
@@ -208,6 +208,7 @@ def outbox(folder: Path) -> dict[bytes, bytes]:
             path = os.path.join(place, name)
             with open(path, "rb") as file:
                 found[os.path.relpath(path, root)] = file.read()
+    found.pop(b".esrgand.json", None)
     return found
 
 

@@ -1,0 +1,207 @@
+"""
+Files: the few calls of the file system that staging and outboxes stand on, and what is built from them.
+
+Promise of the upper half: what is under its final name is whole and synced, and nothing is overwritten unasked. The
+lower half is one system call a method, so that a simulated disk, which loses what was not synced, can take its place.
+Paths are bytes or Path. Raises OSError alone.
+"""
+
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+from daemon.adapters import mounts
+from daemon.rules.names import numbered
+
+CHUNK_BYTES = 1 << 20
+NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS, errno.EXDEV, errno.EINVAL}
+AnyPath = bytes | Path
+Kind = Literal["file", "folder", "other"]
+
+
+class Files:
+    """The real file system. moved: grows while something is written; a call in which it does not may hang."""
+
+    moved = 0
+
+    def open(self, path: AnyPath, mode: Literal["rb", "wb", "xb"]) -> BinaryIO:
+        """As the built-in."""
+        return open(path, mode)
+
+    def sync(self, file: BinaryIO) -> None:
+        """Make what was written durable; its name is not, before its folder is synced."""
+        file.flush()
+        os.fsync(file.fileno())
+
+    def sync_folder(self, folder: AnyPath) -> None:
+        """Make names in a folder durable. File systems that cannot sync a folder are left to their own promises."""
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):
+                raise
+        finally:
+            os.close(descriptor)
+
+    def rename(self, old: AnyPath, new: AnyPath) -> None:
+        """Replaces what has the new name."""
+        os.rename(old, new)
+
+    def link(self, old: AnyPath, new: AnyPath) -> None:
+        """Fails where the new name exists."""
+        os.link(old, new)
+
+    def unlink(self, path: AnyPath) -> None:
+        """Remove a file."""
+        os.unlink(path)
+
+    def mkdir(self, path: AnyPath, mode: int = 0o777) -> None:
+        """Make a folder."""
+        os.mkdir(path, mode)
+
+    def names(self, folder: Path) -> list[str]:
+        """What is in a folder."""
+        return os.listdir(folder)
+
+    def kind(self, path: AnyPath) -> Kind | None:
+        """What has this name itself (a link is "other"), or None."""
+        if not os.path.lexists(path):
+            return None
+        if os.path.islink(path):
+            return "other"
+        return "file" if os.path.isfile(path) else "folder" if os.path.isdir(path) else "other"
+
+    def is_folder(self, path: AnyPath) -> bool:
+        """Whether it leads to a folder, by a link too."""
+        return os.path.isdir(path)
+
+    def is_same(self, file: BinaryIO, path: AnyPath) -> bool:
+        """Whether the open file is still what has this name."""
+        return os.fstat(file.fileno()).st_ino == os.stat(path).st_ino
+
+    def room(self, folder: AnyPath) -> int:
+        """Bytes that we may still write there; raises where nothing may be written at all."""
+        status = os.statvfs(folder)
+        if status.f_flag & os.ST_RDONLY:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+        return status.f_bavail * status.f_frsize
+
+    def mount(self, path: Path) -> mounts.Mount | None:
+        """The file system that it lies on, or None where that is unknown."""
+        return mounts.mount_of(path)
+
+    # What is built from them
+
+    @contextmanager
+    def temporary_beside(self, final: bytes) -> Iterator[tuple[BinaryIO, bytes]]:
+        """A new file beside `final`; removed unless it was renamed."""
+        folder, _, name = final.rpartition(b"/")
+        # One name for one target: what a crash leaves behind is replaced by the next try.
+        path = folder + b"/.esrgand-" + hashlib.sha256(name).hexdigest()[:16].encode() + b".part"
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                self.unlink(path)  # Not truncated: a thread of a run that has ended may still write to it.
+            with self.open(path, "xb") as file:
+                yield file, path
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                self.unlink(path)
+
+    def publish(self, file: BinaryIO, temporary: bytes, final: bytes, *, replace: bool) -> bool:
+        """Give a synced file its name; False, and nothing done, where the name is taken and `replace` is not given."""
+        if not self.is_same(file, temporary):
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))  # Another writer took the name over: it publishes.
+        if replace:
+            self.rename(temporary, final)
+        else:
+            try:
+                # A link fails where the name exists; a rename would overwrite it.
+                self.link(temporary, final)
+                self.unlink(temporary)
+            except FileExistsError:
+                return False
+            except OSError as error:
+                if error.errno not in NO_LINKS:
+                    raise
+                # No hard links here (FAT, some SMB shares): look first. Only a writer in this instant is overlooked.
+                if self.kind(final) is not None:
+                    return False
+                self.rename(temporary, final)
+        self.sync_folder(final.rpartition(b"/")[0])
+        return True
+
+    def copy_synced(self, source: AnyPath, target: BinaryIO) -> tuple[str, int]:
+        """Copy a file's content, sync it, and return the copy's sha256 and size."""
+        digest, size = hashlib.sha256(), 0
+        with self.open(source, "rb") as file:
+            while chunk := file.read(CHUNK_BYTES):
+                target.write(chunk)
+                digest.update(chunk)
+                size += len(chunk)
+                self.moved += 1
+        self.sync(target)
+        return digest.hexdigest(), size
+
+    def digest_of(self, path: AnyPath) -> tuple[str, int]:
+        """sha256 and size in bytes of a file."""
+        digest, size = hashlib.sha256(), 0
+        with self.open(path, "rb") as file:
+            while chunk := file.read(CHUNK_BYTES):
+                digest.update(chunk)
+                size += len(chunk)
+                self.moved += 1
+        return digest.hexdigest(), size
+
+    def make_folders(self, folder: bytes, root: bytes | None = None) -> None:
+        """Make a folder and those above it, each durable. `root`, where given, must be there, or a mount is missing."""
+        if root is not None and not self.is_folder(root):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), root)
+        if self.is_folder(folder):
+            return
+        if self.kind(folder) is not None:
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), folder)
+        parent = folder.rpartition(b"/")[0]
+        self.make_folders(parent, root)
+        with contextlib.suppress(FileExistsError):
+            self.mkdir(folder)
+        self.sync_folder(parent)
+
+    def write(self, final: bytes, text: bytes, *, replace: bool) -> bool:
+        """A small file under its name, durable; False where the name is taken and `replace` is not given."""
+        with self.temporary_beside(final) as (file, temporary):
+            file.write(text)
+            self.sync(file)
+            return self.publish(file, temporary, final, replace=replace)
+
+    def move_without_overwriting(self, source: bytes, target: bytes) -> None:
+        """Move a file, also to another file system; a taken name gets a number.
+
+        A source that is written or replaced while it is copied is another picture now: it stays.
+        """
+        folder, _, name = target.rpartition(b"/")
+        before = os.lstat(source)
+        self.make_folders(folder)
+        count = 1
+        while self.kind(target) is not None:
+            count += 1
+            target = folder + b"/" + numbered(name, count)
+        with self.temporary_beside(target) as (file, temporary):
+            self.copy_synced(source, file)
+            shutil.copystat(source, temporary)
+            if not _is_same(before, os.lstat(source)):
+                return
+            if self.publish(file, temporary, target, replace=False):
+                self.unlink(source)
+
+
+def _is_same(one: os.stat_result, other: os.stat_result) -> bool:
+    return (one.st_ino, one.st_size, one.st_mtime_ns) == (other.st_ino, other.st_size, other.st_mtime_ns)
