@@ -80,7 +80,7 @@ def check(path: Path) -> Exit:
     logs.configure("error", config.log.format, sys.stderr, [key.reveal()] if key.reveal() else [])
     findings = Findings()
     findings.good(f"the configuration {path} is right")
-    for secret in (key, token):
+    for secret in (key, token, commands.hook_secret(config)):
         if secret is not None and secret.warning:
             findings.advise(secret.warning)
     asyncio.run(_check(config, key.reveal(), findings))

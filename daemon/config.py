@@ -13,8 +13,9 @@ import copy
 import difflib
 import json
 import os
+import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,12 @@ if TYPE_CHECKING:
 STATE_DIR = "/var/lib/esrgand"
 SECRET_BYTES_MAX = 65_536
 SHOWN_MAX = 80
+COMPLAINT_MAX = 1000
+DEPTH_MAX = 8  # of tables and lists; what we take has half of that
+
+# Where a person may have put a secret itself: what stands there is not repeated.
+PRIVATE_SECTIONS = {("api",), ("webhook",), ("storage",), ("http",)}
+SECRET_KEYS = {"auth", "key_file", "secret_file", "token_file", "credentials_file"}
 
 # Pydantic speaks of Python; these are the same facts in the words of TOML.
 MUST_BY_TYPE = {
@@ -41,10 +48,10 @@ MUST_BY_TYPE = {
 
 
 class ConfigError(Exception):
-    """The configuration is wrong. complaints: whole sentences for a person, without secrets."""
+    """The configuration is wrong. complaints: whole sentences for a person, each on one line, without secrets."""
 
     def __init__(self, complaints: Iterable[str]) -> None:
-        self.complaints = tuple(complaints)
+        self.complaints = tuple(_short(_printable(complaint), COMPLAINT_MAX) for complaint in complaints)
         super().__init__("\n".join(self.complaints))
 
 
@@ -146,9 +153,28 @@ def _read_text(path: Path) -> str:
 
 def _toml(text: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        given = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
         raise ConfigError([f"The configuration is not TOML: {error}."]) from None
+    except RecursionError:
+        raise ConfigError(["The configuration is not TOML: something in it is nested too deep."]) from None
+    except ValueError:  # Python's own limit.
+        raise ConfigError(["The configuration is not TOML: a number in it has thousands of digits."]) from None
+    if complaints := [complaint for key, value in given.items() for complaint in _monstrous(key, value)]:
+        raise ConfigError(complaints)
+    return given
+
+
+def _monstrous(key: str, value: Any) -> Iterator[str]:
+    """What none of our values can be, and what other code would stumble over."""
+    layer = [value]
+    for _ in range(DEPTH_MAX):
+        if any(isinstance(each, int) and not -(2**63) <= each < 2**63 for each in layer):
+            yield f"{_key((key,))}: it must hold no whole number of more than 64 bits."
+        lists = [each.values() if isinstance(each, dict) else each for each in layer if isinstance(each, dict | list)]
+        layer = [inner for each in lists for inner in each]
+    if layer:
+        yield f"{_key((key,))}: it must not be nested so deep."
 
 
 def _validate(given: dict[str, Any], base: Path) -> tuple["Config", list["ErrorDetails"]]:
@@ -220,7 +246,11 @@ def _suggestion(key: "Key") -> str:
 
 
 def _key(key: "Key") -> str:
-    return "".join(f"[{step + 1}]" if isinstance(step, int) else f".{step}" for step in key).removeprefix(".")
+    return "".join(f"[{step + 1}]" if isinstance(step, int) else f".{_step(step)}" for step in key).removeprefix(".")
+
+
+def _step(step: str) -> str:
+    return _short(step, SHOWN_MAX) if re.fullmatch(r"[A-Za-z0-9_-]+", step) else _shown(step)
 
 
 def _assignment(key: "Key", given: Any) -> str:
@@ -230,12 +260,25 @@ def _assignment(key: "Key", given: Any) -> str:
             given = given[step]
         except (KeyError, IndexError, TypeError):
             return _key(key)
-    return _key(key) if isinstance(given, dict) else f"{_key(key)} = {_shown(given)}"
+    if isinstance(given, dict):
+        return _key(key)
+    # A section that is none may be one of its values: `api = "the key"`.
+    is_private = (key[-1] in SECRET_KEYS or key in PRIVATE_SECTIONS) and not isinstance(given, int | float)
+    return f"{_key(key)} = {'***' if is_private else _shown(given)}"
 
 
 def _shown(value: Any) -> str:
-    """A value as TOML has it, in one short line; a URL that could carry a secret is not shown."""
+    """A value as TOML has it, in one short line; a URL, or half of one, that could carry a secret is not shown."""
     text = json.dumps(value, ensure_ascii=False, default=str)
-    if "://" in text and any(sign in text for sign in "@?#"):
+    if any(sign in text for sign in ":/") and any(sign in text for sign in "@?#"):
         return "***"
-    return text if len(text) <= SHOWN_MAX else text[:SHOWN_MAX] + "…"
+    return _short(text, SHOWN_MAX)
+
+
+def _short(text: str, most: int) -> str:
+    return text if len(text) <= most else text[:most] + "…"
+
+
+def _printable(text: str) -> str:
+    """On one line, with nothing that a terminal would obey."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)

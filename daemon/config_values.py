@@ -18,6 +18,9 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 EMBEDDED = "embedded"
 NAME_FIELDS = {"stem", "scale", "model", "suffix"}
 DAY_SECONDS = 86_400.0
+HOST_MAX = 253
+LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+HOST = rf"({LABEL}\.)*{LABEL}\.?"
 
 
 def is_loopback(host: str) -> bool:
@@ -136,10 +139,17 @@ def _prefix(value: str) -> str:
 
 def _listen(value: str) -> str:
     host, _, port = value.rpartition(":")
-    if value and not (host and re.fullmatch(r"[0-9]{1,5}", port) and int(port) < 65_536):
+    if ":" in host or host.startswith("["):
+        try:
+            right = host.startswith("[") and host.endswith("]") and ip_address(host[1:-1]).version == 6
+        except ValueError:
+            right = False
+        if not right:
+            raise ValueError("host:port with an IPv6 address in brackets, such as [::1]:8484")
+    elif value and not (len(host) <= HOST_MAX and re.fullmatch(HOST, host)):
         raise ValueError("host:port, such as 127.0.0.1:8484, or empty")
-    if ":" in host and not (host.startswith("[") and host.endswith("]")):
-        raise ValueError("host:port with an IPv6 address in brackets, such as [::1]:8484")
+    if value and not (re.fullmatch(r"[0-9]{1,5}", port) and int(port) < 65_536):
+        raise ValueError("host:port, such as 127.0.0.1:8484, or empty")
     return value
 
 

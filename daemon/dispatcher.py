@@ -7,11 +7,13 @@ was; whatever stands still is found again, by a gate that opens, a due time, or 
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from daemon.delivery import Delivery
+from daemon.drift import Drift
 from daemon.flight import IN_FLIGHT, Flight
 from daemon.gates import Gates, outbox_gate, room_gate
 from daemon.lanes import Lane
@@ -266,7 +268,8 @@ class Dispatcher:
             await self.record(tile, event)
             if await world.ledger.deliveries.finish(tile.job.id, world.clock.wall()):
                 # Nobody waits for it any more: its picture was replaced meanwhile.
-                await world.disk.remove(world.disk.staged(tile))
+                with contextlib.suppress(Fault):
+                    await world.disk.remove(world.disk.staged(tile))
 
     async def _write(self, due: tuple[Picture, Tile]) -> None:
         await self.delivery.write(*due)
@@ -284,7 +287,10 @@ class Dispatcher:
         for ref in refs:
             if not self.config.storage.keep:
                 try:
-                    await world.storage.delete(ref)
+                    if ref.startswith(names.KEY):
+                        await world.storage.discard(ref.removeprefix(names.KEY))
+                    else:
+                        await world.storage.delete(ref)
                 except Fault as fault:
                     world.log.info("delete_failed", reason=fault.said)
                     return CLEAN_SECONDS
@@ -312,7 +318,9 @@ class Dispatcher:
 
     def start(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
         """All loops and workers, as tasks of the group."""
+        drift = Drift(self.world.clock, self.world.ledger, self.world.log, self.poke_all)
         tasks = [group.create_task(self._clean_loop(), name="clean")]
+        tasks.append(group.create_task(drift.watch(self.stopping), name="drift"))
         for lane in self.all_lanes():
             tasks.append(group.create_task(lane.feed(), name=f"{lane.name} feed"))
             tasks += [group.create_task(lane.labour(), name=f"{lane.name} {n}") for n in range(lane.width)]

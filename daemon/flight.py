@@ -37,6 +37,23 @@ from daemon.rules.lifecycle import (
 )
 from daemon.rules.pacing import Place, SlidingMinute, Window
 
+
+@dataclass(slots=True)
+class Trip:
+    """One stay in a slot, in monotonic seconds: the wall clock may be set meanwhile.
+
+    stack: what holds the slot. since: when the tile's state began. watched: since when this process has seen it in that
+    state; what it has not waited for itself proves no absence. ask_at: no question before that. found: it was in flight
+    when we started, so it may be over since long ago, and its webhook may have come while nobody listened.
+    """
+
+    stack: AsyncExitStack
+    since: float
+    watched: float
+    ask_at: float
+    found: bool
+
+
 IN_FLIGHT = (State.SUBMITTED, State.SUBMITTING)
 ROOM_SECONDS = 5.0
 Record = Callable[..., Awaitable[Tile]]
@@ -89,14 +106,31 @@ class Flight:
         if self.stopping.is_set():
             return
         async with AsyncExitStack() as stack:
+            trip = self._trip(tile, stack)
             if tile.state is State.UPLOADED:
-                if not self.admits(tile.job.folder) or tile.due_at > self.clock.wall():
+                if not self.admits(tile.job.folder) or not reactions.is_due(tile.due_at, self.clock.wall()):
                     return  # It waits in the ledger; no worker and no slot waits with it.
                 tile = await self._depart(tile, stack)
+                trip.since = trip.watched = self.clock.monotonic()
             else:
                 await stack.enter_async_context(self._slot())
             while tile.state in IN_FLIGHT and not self.stopping.is_set():
-                tile = await (self._look_up(tile) if tile.state is State.SUBMITTING else self._poll(tile, stack))
+                state = tile.state
+                tile = await (self._look_up(tile, trip) if state is State.SUBMITTING else self._poll(tile, trip))
+                if tile.state is not state:
+                    trip.since = trip.watched = self.clock.monotonic()
+
+    def _trip(self, tile: Tile, stack: AsyncExitStack) -> Trip:
+        """How long ago the tile's state began, and how long it has to wait, as far as the wall clock can tell."""
+        wall, now = self.clock.wall(), self.clock.monotonic()
+        wait = tile.due_at - wall if not reactions.is_due(tile.due_at, wall) else 0.0
+        return Trip(
+            stack,
+            since=now - max(0.0, wall - tile.since),
+            watched=now,
+            ask_at=now + wait,
+            found=tile.state in IN_FLIGHT,
+        )
 
     @asynccontextmanager
     async def _slot(self) -> AsyncIterator[None]:
@@ -193,9 +227,9 @@ class Flight:
         remedy = "It goes on by itself then; `esrgand release` lets it pass now."
         return Held(reason=over[0], remedy=remedy, due_at=over[1])
 
-    async def _look_up(self, tile: Tile) -> Tile:
+    async def _look_up(self, tile: Tile, trip: Trip) -> Tile:
         """Settle the doubt about a create that may have arrived."""
-        await self.clock.sleep(self._seconds_until_due(tile))
+        await self.clock.sleep(trip.ask_at - self.clock.monotonic())
         try:
             found = await submit.look_up(tile, self.predictor)
         except Fault as fault:
@@ -207,19 +241,17 @@ class Flight:
             readable = True
         if found is not None:
             return await self.record(tile, found)
-        reaction = reactions.doubt(tile, readable, self.clock.wall(), self.config.api.create_seconds_max)
+        wall, now = self.clock.wall(), self.clock.monotonic()
+        reaction = reactions.doubt(tile, readable, wall, now - trip.watched, self.config.api.create_seconds_max)
+        trip.ask_at = now + reaction.wait
         if reaction.event is None:
-            return await self.ledger.postpone(tile, self.clock.wall() + reaction.wait)
+            return await self.ledger.postpone(tile, wall + reaction.wait)
         if isinstance(reaction.event, Absent):
             if tile.api != self.api:
                 return await self.record(tile, made_elsewhere(tile))
             if reactions.submits_left(tile, self.config.api.submits_max) <= 0:
                 return await self.record(tile, doubtful(tile))
         return await self.record(tile, reaction.event, wait=reaction.wait)
-
-    def _seconds_until_due(self, tile: Tile) -> float:
-        """Bounded: a due time far away was written by a clock that has been set back since."""
-        return min(max(0.0, tile.due_at - self.clock.wall()), reactions.RETRY_SECONDS_MAX * 2)
 
     def _ear(self, tile: Tile, stack: AsyncExitStack) -> asyncio.Event:
         """What is set when the service says that this submit is over; there until the slot is given back."""
@@ -231,16 +263,19 @@ class Flight:
             stack.callback(self.ears.pop, token)
         return self.ears[token]
 
-    async def _poll(self, tile: Tile, stack: AsyncExitStack) -> Tile:
-        age = max(0.0, self.clock.wall() - tile.since)
+    async def _poll(self, tile: Tile, trip: Trip) -> Tile:
+        now = self.clock.monotonic()
+        age = now - trip.since
         pause = pacing.poll_pause(
             age,
             shortest=self.config.api.poll_seconds_min,
             overdue_after=self.config.api.overdue_seconds,
             dice=self.clock.dice(),
         )
-        ear = self._ear(tile, stack)
-        await self.clock.wait(ear, max(pause, self._seconds_until_due(tile)))
+        ear = self._ear(tile, trip.stack)
+        if trip.found:
+            pause, trip.found = self.clock.dice(), False
+        await self.clock.wait(ear, max(pause, trip.ask_at - now))
         ear.clear()
         if age <= self.config.api.overdue_seconds < age + pause:
             self.log.warning("overdue", **tile.about, prediction=tile.prediction, seconds=round(age))
@@ -253,6 +288,7 @@ class Flight:
             # Not the API gate: that one may be closed for a reason of the creates' own, and stays so.
             self.gates.close(Gate.POLL, fault)
             self.log.debug("poll_failed", **tile.about, reason=fault.said)
+            trip.ask_at = self.clock.monotonic() + reaction.wait
             return await self.ledger.postpone(tile, self.clock.wall() + reaction.wait, attempts=1)
         self.gates.open(Gate.POLL)
         if end is None:

@@ -72,6 +72,12 @@ class Storage(Protocol):
     async def delete(self, ref: str) -> None:
         """Remove the object; one that is gone already is fine."""
 
+    async def discard(self, key: str) -> None:
+        """Remove what a put of this key may have left behind whose answer got lost; nothing there is fine.
+
+        A storage that gives its own names, and cannot know, leaves it to the object's expiry.
+        """
+
     async def check(self) -> None:
         """Put, read back and delete a small object; raises the Fault that a picture would meet."""
 

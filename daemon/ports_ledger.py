@@ -101,6 +101,9 @@ class Ledger(Protocol):
     async def postpone(self, tile: Tile, due_at: float, *, attempts: int = 0, wrongs: int = 0) -> Tile:
         """The same tile with a later due time. attempts, wrongs: how many more there were."""
 
+    async def bring_forward(self, seconds: float, now: float) -> None:
+        """The clock was set back by so much: what waits for a later time waits for an earlier one."""
+
     async def folders(self) -> list[int]:
         """Every folder that the ledger ever knew."""
 

@@ -215,19 +215,7 @@ class Service:
         if self.orders.stop.is_set() and self.once:
             self.exit = Exit.PICTURES
         self.log.info("stopping", in_flight=await wired.ledger.count(State.SUBMITTED, State.SUBMITTING))
-        dispatcher.stopping.set()
-        busy = [task for task in tasks if task in dispatcher.busy_tasks]
-        for task in tasks:
-            if task not in busy:
-                task.cancel()
-        if busy:
-            hurry = asyncio.create_task(self.orders.hurry.wait())
-            finished = asyncio.create_task(asyncio.wait(busy))
-            await asyncio.wait({hurry, finished}, timeout=GRACE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
-            hurry.cancel()
-            finished.cancel()
-        for task in tasks:
-            task.cancel()
+        await end_gently(tasks, dispatcher, self.orders.hurry)
 
     async def _beat(self, wired: Wired, health: Health) -> None:
         """Feel every pulse; tell the service manager."""
@@ -267,6 +255,23 @@ class Service:
         self.summary += [f"failed: {shown(path)}: {reason}" for path, reason in failed]
         self.summary += [f"not ready: {shown(path)}: {reason}" for _, path, reason in unready]
         return True
+
+
+async def end_gently(tasks: list[asyncio.Task[None]], dispatcher: Dispatcher, hurry: asyncio.Event) -> None:
+    """No new work: those that only wait end at once, those in a step when it is done, or when hurried."""
+    dispatcher.stopping.set()
+    busy = [task for task in tasks if task in dispatcher.busy_tasks]
+    for task in tasks:
+        if task not in busy:
+            task.cancel()
+    if busy:
+        hurried = asyncio.create_task(hurry.wait())
+        finished = asyncio.create_task(asyncio.wait(busy))
+        await asyncio.wait({hurried, finished}, timeout=GRACE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        hurried.cancel()
+        finished.cancel()
+    for task in tasks:
+        task.cancel()
 
 
 def _leaves(group: BaseExceptionGroup[LedgerBroken]) -> list[LedgerBroken]:

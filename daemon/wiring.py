@@ -9,6 +9,7 @@ import asyncio
 import fcntl
 import hashlib
 import os
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +35,7 @@ from daemon.config_values import EMBEDDED
 from daemon.intake import WINDOW
 from daemon.pipeline.detect import Detector
 from daemon.pipeline.write import Writer
-from daemon.ports import Clock, Predictor, Storage, mark
+from daemon.ports import Clock, Inbox, Pictures, Predictor, Storage, Watcher, mark
 from daemon.rules.faults import Blame, Fault, Outlook
 from daemon.rules.lifecycle import State
 from daemon.rules.names import Selection
@@ -43,6 +44,8 @@ from daemon.world import Folder, World
 
 if TYPE_CHECKING:
     from daemon.config_model import Config, FolderConfig
+
+MOUNT_SECONDS_MAX = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +136,19 @@ async def start_embedded(state_dir: Path, clock: Clock, log: FilteringBoundLogge
     return Api(base_url, key, EMBEDDED, local=True, warning=f"Upscaled by {upscaler.name}.")
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The adapters, real or simulated. inbox: a folder's, with what watches it and how long a file must be quiet."""
+
+    predictor: Predictor
+    storage: Storage
+    pictures: Pictures
+    files: Files
+    disk: HouseDisk
+    ledger: SqliteLedger
+    inbox: "Callable[[FolderConfig], Awaitable[tuple[Inbox, Watcher | None, float]]]"
+
+
 async def wire(
     config: "Config",
     api: Api,
@@ -154,12 +170,25 @@ async def wire(
     stack.callback(disk.close)
     ledger = SqliteLedger(state_paths(config.state_dir)[0], clock)
     stack.push_async_callback(ledger.close)
+
+    async def inbox(folder: "FolderConfig") -> tuple[Inbox, Watcher | None, float]:
+        return await _inbox(folder, stack)
+
+    parts = Parts(predictor, storage, pictures, files, disk, ledger, inbox)
+    return await assemble(config, api, parts, clock, log, take_over=take_over)
+
+
+async def assemble(
+    config: "Config", api: Api, parts: Parts, clock: Clock, log: FilteringBoundLogger, *, take_over: bool = False
+) -> Wired:
+    """Open the ledger, settle what a crash left half done, and put everything together."""
+    ledger, disk = parts.ledger, parts.disk
     await ledger.open()
     for job in await ledger.jobs_in(State.FETCHED):
         await ledger.deliveries.finish(job, clock.wall())
     await disk.prepare(await ledger.jobs_in(State.READY, State.FETCHED))
     outboxes = [folder.outbox for folder in config.folders]
-    ours = Outboxes(files, config.state_dir / "outboxes.json", ledger.identity, outboxes if take_over else ())
+    ours = Outboxes(parts.files, config.state_dir / "outboxes.json", ledger.identity, outboxes if take_over else ())
     try:
         await disk.fill(ours, outboxes, [folder.failed for folder in config.folders if folder.failed is not None])
     except AnotherLedgers as fault:
@@ -167,16 +196,16 @@ async def wire(
     writer = Writer(
         ledger=ledger,
         disk=disk,
-        pictures=pictures,
+        pictures=parts.pictures,
         clock=clock,
         api=api.name,
         version=__version__,
         warnings=(api.warning,) if api.warning else (),
     )
-    world = World(api.identity, clock, log, ledger, storage, predictor, disk, pictures, writer)
+    world = World(api.identity, clock, log, ledger, parts.storage, parts.predictor, disk, parts.pictures, writer)
     wakes: dict[int, asyncio.Event] = {}
     queue: asyncio.Queue[Candidate] = asyncio.Queue(maxsize=WINDOW)
-    folders = [await _folder(each, world, ledger, wakes, queue, stack) for each in config.folders]
+    folders = [await _folder(each, world, parts, wakes, queue) for each in config.folders]
     return Wired(world, ledger, folders, wakes, queue)
 
 
@@ -208,22 +237,26 @@ def _storage(config: "Config", api: Api, http: Http, clock: Clock) -> Storage:
     )
 
 
-async def _folder(
-    config: "FolderConfig",
-    world: World,
-    ledger: SqliteLedger,
-    wakes: dict[int, asyncio.Event],
-    queue: asyncio.Queue[Candidate],
-    stack: AsyncExitStack,
-) -> Folder:
+async def _inbox(config: "FolderConfig", stack: AsyncExitStack) -> tuple[Inbox, Watcher | None, float]:
     inbox = DiskInbox(config.inbox, Selection(config.include, config.exclude), recursive=config.recursive)
     stack.callback(inbox.close)
-    kind = await asyncio.to_thread(mounts.watch_kind, config.inbox)
+    try:
+        async with asyncio.timeout(MOUNT_SECONDS_MAX):
+            kind = await inbox.aside(lambda: mounts.watch_kind(config.inbox))
+    except TimeoutError:
+        kind = "polling"  # Its mount hangs; the others do not wait for it.
     watcher = None
     if (kind if config.watch == "auto" else config.watch) == "native":
         watcher = InboxWatcher(config.inbox, recursive=config.recursive)
         stack.callback(watcher.end)
-    id_ = await ledger.folder(bytes(config.inbox), config.order)
+    return inbox, watcher, config.quiet(on_network=kind == "polling")
+
+
+async def _folder(
+    config: "FolderConfig", world: World, parts: Parts, wakes: dict[int, asyncio.Event], queue: asyncio.Queue[Candidate]
+) -> Folder:
+    inbox, watcher, quiet_seconds = await parts.inbox(config)
+    id_ = await parts.ledger.folder(bytes(config.inbox), config.order)
     wakes[id_] = event = asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -234,9 +267,9 @@ async def _folder(
         folder=id_,
         inbox=inbox,
         clock=world.clock,
-        quiet_seconds=config.quiet(on_network=kind == "polling"),
+        quiet_seconds=quiet_seconds,
         scan_seconds=config.scan_seconds,
-        known={mark(path, look) for path, look in await ledger.known(id_)},
+        known={mark(path, look) for path, look in await parts.ledger.known(id_)},
         has_room=lambda: not queue.full(),
         hand=queue.put_nowait,
         wake=wake,

@@ -114,6 +114,15 @@ def test_everything_wrong_is_said_at_once_with_key_value_and_remedy() -> None:
         ('[http]\nlisten = "0.0.0.0:80"\n' + SMALLEST, "http.token_file", "http.listen 0.0.0.0:80"),
         ('[http]\nlisten = ":80"\n' + SMALLEST, "http.listen", "host:port"),
         ('[http]\nlisten = "::1:80"\n' + SMALLEST, "http.listen", "brackets"),
+        ('[http]\nlisten = "[nas]:80"\n' + SMALLEST, "http.listen", "brackets"),
+        ('[http]\nlisten = "a..b:80"\n' + SMALLEST, "http.listen", "host:port"),
+        ('[http]\nlisten = "a b:80"\n' + SMALLEST, "http.listen", "host:port"),
+        ("[api]\nin_flight_max = 0x1" + "0" * 16 + "\n" + SMALLEST, "api:", "64 bits"),
+        ("[api]\nin_flight_max = 0x" + "f" * 5000 + "\n" + SMALLEST, "api:", "64 bits"),
+        ("stray = -" + "9" * 5000 + "\n" + SMALLEST, "The configuration is not TOML", "digits"),
+        ("stray." + ".".join("a" * 3000) + " = 1\n" + SMALLEST, "stray:", "nested"),
+        ('"a.b\\nc" = 1\n' + SMALLEST, r'"a.b\nc": unknown key', "known here"),
+        ('[log]\nlevel = "\\u001b[2J\u202e"\n' + SMALLEST, r'log.level = "\u001b[2J\u202e"', '"debug"'),
         ('[http]\nlisten = "localhost:65536"\n' + SMALLEST, "http.listen", "host:port"),
         (FOLDER + '[storage]\nbucket = "gs://mine"\n', "storage.bucket", "without gs://"),
         (FOLDER + '[storage]\nkind = "vendor"\nprefix = "/x"\n', "storage.prefix", "no / at the start"),
@@ -160,9 +169,77 @@ def test_the_webhook_needs_a_secret_and_a_listener() -> None:
     assert [each.split(":")[0] for each in complaints(text)] == ["webhook.secret_file", 'http.listen = ""']
 
 
+HOOK = '[webhook]\nsecret_file = "secret"\npublic_url = "{}"\n' + SMALLEST
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://nas.example.org/hook",
+        "https://nas.example.org:8443/a/b/",
+        "http://127.0.0.1:8484/hook",
+        "http://[::1]:8484/hook",
+        "http://localhost/hook",
+    ],
+)
+def test_the_webhook_is_called_by_https_or_on_this_machine(url: str) -> None:
+    webhook = parse(HOOK.format(url), BASE).webhook
+    assert (webhook.public_url, webhook.secret_file) == (url.rstrip("/"), BASE / "secret")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://nas.example.org/hook",
+        "http://192.168.1.2/hook",
+        "http://localhost.example.org/hook",
+        "ftp://127.0.0.1/hook",
+        "nas.example.org/hook",
+        "https:///hook",
+        "https://nas.example.org/hook?token=1",
+        "https://nas.example.org/hook#1",
+        "https://me:hunter2@nas.example.org/hook",
+    ],
+)
+def test_the_webhook_is_called_in_no_other_way(url: str) -> None:
+    (said,) = complaints(HOOK.format(url))
+    assert said.startswith("webhook.public_url = ")
+    assert "it must be a URL" in said
+    assert "hunter2" not in said
+
+
 def test_a_url_with_a_password_is_not_repeated() -> None:
     (said,) = complaints('[api]\nbase_url = "https://me:hunter2@api.example.org/v1"\n' + SMALLEST)
     assert said == "api.base_url = ***: it must be a URL without a user or a password in it."
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[api]\nauth = "hunter2"\n',
+        '[api]\nkey_file = ["hunter2"]\n',
+        'api = "hunter2"\n',
+        '[api]\nkey = "hunter2"\n',
+        '[api]\nbase_url = "https:/me:hunter2@api.example.org/v1"\n',
+        '[api]\nbase_url = "me:hunter2@api.example.org"\n',
+        '[storage]\npublic_base_url = "https://h/?key=hunter2"\n',
+        '"https://me:hunter2@h" = 1\n',
+    ],
+)
+def test_what_could_be_a_secret_is_not_repeated(text: str) -> None:
+    for said in complaints(text + FOLDER + ("" if "[storage]" in text else VENDOR)):
+        assert "hunter2" not in said
+
+
+def test_complaints_are_short() -> None:
+    (said,) = complaints(f'[[folder]]\ninbox = "/{"a" * 9000}"\noutbox = "/{"a" * 9000}/out"\n{VENDOR}')
+    assert len(said) < 1100
+
+
+@pytest.mark.parametrize("listen", ["localhost:0", "nas_1.example.org.:80", "[fe80::1%eth0]:80", "0.0.0.0:65535", ""])
+def test_where_to_listen(listen: str) -> None:
+    text = f'[http]\nlisten = "{listen}"\ntoken_file = "token"\n'
+    assert parse(text + SMALLEST, BASE).http.listen == listen
 
 
 @pytest.mark.parametrize("url", ["embedded", "http://127.0.0.1:8080/v1", "http://[::1]/v1", "http://localhost:1/v1"])

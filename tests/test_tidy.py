@@ -15,6 +15,7 @@ LINES_MIN, LINES_MAX = 50, 350
 # A file is a whole thought; one that is shorter says here why it stands alone.
 SHORT = {
     "world.py": "two bundles that everything else is handed",
+    "drift.py": "one rule about the wall clock",
     "exits.py": "an enum that the unit file repeats",
     "adapters/clock.py": "the one place that reads time, so nothing else may live there",
     "rules/budget.py": "one rule about money, read on its own",

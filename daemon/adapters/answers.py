@@ -17,9 +17,10 @@ from daemon.ports import Progress, Running, Spoiled, Succeeded
 from daemon.rules.faults import Blame, Fault, Gate
 
 USD_PER_SECOND = 0.0002475
+USD_MAX = 1e6  # No run costs that: it is a mistake, and as large a one as still lets sums be numbers.
 TEXT_MAX = 300
 RETRY_AFTER_MAX = 3600.0
-ENCODINGS_MAX = 3
+ENCODINGS_MAX = 8
 
 _WELL = frozenset({"success", "succeeded", "completed"})
 _ILL = frozenset({"error", "failed"})
@@ -118,8 +119,8 @@ def moment(value: object) -> float | None:
 
 
 def _canonical(url: str) -> tuple[str, list[str]]:
-    # Undone more than once, and `+` taken for a space: two uploads never differ by encoding alone, while taking one URL
-    # for two would pay twice.
+    # Undone to the bottom, and `+` taken for a space: two uploads never differ by encoding alone, while taking one URL
+    # for two would pay twice. Stopped short, a URL with a `%` of its own would be another one when it is quoted back.
     for _ in range(ENCODINGS_MAX):
         url = unquote(url)
     address, _, query = url.replace("+", " ").partition("?")
@@ -176,9 +177,9 @@ def _cost(document: dict[str, object], *, estimate: bool) -> float:
     if document.get("billed") is False or metrics.get("billed") is False:
         return 0.0
     cost = _number(metrics.get("cost")) or 0.0
-    if cost > 0 or not estimate:
-        return cost
-    return (_number(metrics.get("predict_time")) or 0.0) * USD_PER_SECOND
+    if cost <= 0 and estimate:
+        cost = (_number(metrics.get("predict_time")) or 0.0) * USD_PER_SECOND
+    return min(cost, USD_MAX)
 
 
 def _part(document: dict[str, object], key: str) -> Mapping[str, object]:

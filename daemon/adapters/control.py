@@ -91,12 +91,12 @@ class ControlServer:
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:
-    """A request, or None where it is none."""
+    """A request or an answer, or None where it is none."""
     try:
-        request = json.loads(line)
+        found = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    return request if isinstance(request, dict) else None
+    return found if isinstance(found, dict) else None
 
 
 def ask(path: Path, request: dict[str, Any]) -> dict[str, Any] | None:
@@ -112,6 +112,8 @@ def ask(path: Path, request: dict[str, Any]) -> dict[str, Any] | None:
             raise Fault(
                 f"{path} may not be used: run this as the user that esrgand runs as.", blame=Blame.HOUSE
             ) from error
+        except OSError as error:
+            raise Fault(f"{path} cannot be used ({error.strerror}).", blame=Blame.HOUSE) from error
         try:
             connection.sendall(json.dumps(request).encode() + b"\n")
             answer = b""
@@ -122,5 +124,11 @@ def ask(path: Path, request: dict[str, Any]) -> dict[str, Any] | None:
                 answer += chunk
         except OSError as error:
             raise Fault(f"The running esrgand does not answer ({error}).", blame=Blame.HOUSE) from error
-    result: dict[str, Any] = json.loads(answer)
+    result = _parsed(answer)
+    if result is None:
+        raise Fault(
+            "What answers is not this esrgand.",
+            blame=Blame.HOUSE,
+            remedy="Restart the daemon where another version of it was installed meanwhile.",
+        )
     return result

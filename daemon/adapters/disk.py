@@ -120,15 +120,19 @@ class HouseDisk:
         """
         self._outboxes, self._ours = ours, frozenset(roots)
         for root in self._ours:
-            try:
-                async with asyncio.timeout(START_SECONDS_MAX):
-                    await self._run(Gate.OUTBOX, root, partial(ours.check, root))
-            except AnotherLedgers:
-                raise
-            except (Fault, TimeoutError):
-                continue
+            await self._at_start(root, partial(ours.check, root))
         for root in set(others) - self._ours:
-            self._mounts[root] = await self._run(Gate.OUTBOX, root, partial(self._files.mount, root))
+            self._mounts[root] = await self._at_start(root, partial(self._files.mount, root))
+
+    async def _at_start(self, root: Path, work: Callable[[], T]) -> T | None:
+        """Its outcome, or None where the place is not there or hangs."""
+        try:
+            async with asyncio.timeout(START_SECONDS_MAX):
+                return await self._run(Gate.OUTBOX, root, work)
+        except AnotherLedgers:
+            raise
+        except (Fault, TimeoutError):
+            return None
 
     def _check(self, root: Path) -> None:
         """Raise where what was mounted here went away: below it lies a folder that only looks like it."""
@@ -220,15 +224,27 @@ class HouseDisk:
         await self._run(Gate.STAGING, self._staging, work)
 
     async def holds(self, path: Path, sha256: str) -> bool:
-        """Whether there is a file with this content."""
+        """Whether there is a file with this content. Raises Fault where its outbox is away: nobody can tell then."""
+        root = next((root for root in self._ours if path.is_relative_to(root)), None)
 
         def work() -> bool:
+            if root is not None:
+                try:
+                    self._check(root)
+                except (OSError, Fault) as error:
+                    # Without a gate: it may be another folder's outbox.
+                    raise Fault(
+                        f"The outbox {shown(root)}, where this content's result lies, is away.",
+                        blame=Blame.HOUSE,
+                        remedy="Mount it again; esrgand goes on by itself.",
+                    ) from error
             try:
                 return self._files.digest_of(path)[0] == sha256
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 return False
 
-        return await self._run(Gate.OUTBOX, path.parent, work)
+        # One set of threads for all that lies in outboxes of former configurations.
+        return await self._run(Gate.OUTBOX, root or Path(path.anchor), work)
 
     async def place(self, source: Path, outbox: Path, path: bytes, ours: str | None) -> tuple[str, int] | None:
         """Put a result into the outbox."""
@@ -242,7 +258,8 @@ class HouseDisk:
             if there is not None:
                 old = files.digest_of(final)[0] if there == "file" else ""
                 if old == digest[0]:
-                    return digest  # A crash came between the rename and the record.
+                    files.clear_beside(final)
+                    return digest  # A crash came between the name and the record.
                 if old != ours:
                     return None
             with files.temporary_beside(final) as (file, temporary):

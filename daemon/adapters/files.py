@@ -21,6 +21,7 @@ from daemon.rules.names import numbered
 
 CHUNK_BYTES = 1 << 20
 NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS, errno.EXDEV, errno.EINVAL}
+UNLIMITED_BYTES = 1 << 62
 AnyPath = bytes | Path
 Kind = Literal["file", "folder", "other"]
 
@@ -87,13 +88,14 @@ class Files:
         return os.fstat(file.fileno()).st_ino == os.stat(path).st_ino
 
     def room(self, folder: AnyPath) -> int:
-        """Bytes that we may still write there; raises where nothing may be written at all."""
+        """Bytes that we may still write there, as far as it tells; raises where nothing may be written at all."""
         status = os.statvfs(folder)
         if status.f_flag & os.ST_RDONLY:
             raise OSError(errno.EROFS, os.strerror(errno.EROFS))
         if not os.access(folder, os.W_OK | os.X_OK):
             raise OSError(errno.EACCES, os.strerror(errno.EACCES))
-        return status.f_bavail * status.f_frsize
+        # Without blocks it has no limit (a tmpfs), or does not tell it (some network file systems).
+        return status.f_bavail * status.f_frsize if status.f_blocks else UNLIMITED_BYTES
 
     def mount(self, path: Path) -> mounts.Mount | None:
         """The file system that it lies on, or None where that is unknown."""
@@ -104,17 +106,18 @@ class Files:
     @contextmanager
     def temporary_beside(self, final: bytes) -> Iterator[tuple[BinaryIO, bytes]]:
         """A new file beside `final`; removed unless it was renamed."""
-        folder, _, name = final.rpartition(b"/")
-        # One name for one target: what a crash leaves behind is replaced by the next try.
-        path = folder + b"/.esrgand-" + hashlib.sha256(name).hexdigest()[:16].encode() + b".part"
+        path = temporary_name(final)
         try:
-            with contextlib.suppress(FileNotFoundError):
-                self.unlink(path)  # Not truncated: a thread of a run that has ended may still write to it.
+            self.clear_beside(final)  # Not truncated: a thread of a run that has ended may still write to it.
             with self.open(path, "xb") as file:
                 yield file, path
         finally:
-            with contextlib.suppress(FileNotFoundError):
-                self.unlink(path)
+            self.clear_beside(final)
+
+    def clear_beside(self, final: bytes) -> None:
+        """Remove what a crash left of `temporary_beside`."""
+        with contextlib.suppress(FileNotFoundError):
+            self.unlink(temporary_name(final))
 
     def publish(self, file: BinaryIO, temporary: bytes, final: bytes, *, replace: bool) -> bool:
         """Give a synced file its name; False, and nothing done, where the name is taken and `replace` is not given."""
@@ -201,6 +204,12 @@ class Files:
                 return
             if self.publish(file, temporary, target, replace=False):
                 self.unlink(source)
+
+
+def temporary_name(final: bytes) -> bytes:
+    """One name for one target: what a crash leaves behind is replaced by the next try."""
+    folder, _, name = final.rpartition(b"/")
+    return folder + b"/.esrgand-" + hashlib.sha256(name).hexdigest()[:16].encode() + b".part"
 
 
 def _is_same(one: os.stat_result, other: os.stat_result) -> bool:

@@ -86,6 +86,10 @@ class GcsStorage:
         """Remove this generation of the object; one that is gone already is fine."""
         await self._in_thread(lambda: self._delete(ref))
 
+    async def discard(self, key: str) -> None:
+        """Remove the object of this key, whatever its generation."""
+        await self._in_thread(lambda: self._delete(f"{self._prefix}{key}#"))
+
     async def check(self) -> None:
         """Put a small object, read it through its URL as the service would, delete it."""
         key = f"check-{self._clock.token(8)}"
@@ -159,7 +163,7 @@ class GcsStorage:
 
         name, _, generation = ref.rpartition("#")
         try:
-            blob = self._bucket().blob(name, generation=int(generation))
+            blob = self._bucket().blob(name, generation=int(generation) if generation else None)
             blob.delete(timeout=TIMEOUT_SECONDS, retry=self._retry())
         except NotFound:
             pass

@@ -19,6 +19,7 @@ from daemon.adapters.records import (
     TILE_FROM,
     counts_of,
     finish,
+    identity_of,
     insert_job,
     picture_from,
     record,
@@ -32,11 +33,11 @@ from daemon.adapters.records import (
 from daemon.ports import Clock
 from daemon.rules.admission import Decision, decide, rank
 from daemon.rules.job import Bill, Look, Settled, Tile
-from daemon.rules.lifecycle import Event, Failed, Held, Retried, State
+from daemon.rules.lifecycle import MILESTONES, Event, Failed, Held, Retried, State
+from daemon.rules.reactions import PAUSE_SECONDS_MAX
 
 T = TypeVar("T")
-PAUSE_SECONDS_MAX = 3600.0
-# No pause of ours is that long: a due time further away was written by a clock that has been set back since.
+# What `reactions.is_due` says, as SQL.
 DUE_TILES = (
     f"{TILE_FROM} WHERE t.state = ? AND t.folder = ? "
     "AND (t.due_at <= ? OR (t.due_at > ? AND t.state != 'held')) ORDER BY t.rank LIMIT ?"
@@ -46,8 +47,9 @@ DUE_TILES = (
 class SqliteLedger:
     """The Ledger port."""
 
-    def __init__(self, path: Path, clock: Clock) -> None:
-        self._database = Database(path)
+    def __init__(self, path: Path, clock: Clock, database: Database | None = None) -> None:
+        """database: instead of one in `path`, for a simulation."""
+        self._database = database or Database(path)
         self._clock = clock
         self.deliveries = Deliveries(self._database)
         self.books = Books(self._database)
@@ -61,7 +63,7 @@ class SqliteLedger:
 
         def work(db: sqlite3.Connection) -> str:
             db.execute("INSERT OR IGNORE INTO meta VALUES ('identity', ?)", (token,))
-            return str(db.execute("SELECT value FROM meta WHERE key = 'identity'").fetchone()[0])
+            return identity_of(db)
 
         self.identity = await self._database.write(work)
 
@@ -113,7 +115,7 @@ class SqliteLedger:
             decision = decide(known, job_id, tiles[0].state if tiles else None, source_stays)
             if decision is Decision.NEW:
                 tiles = [insert_job(db, job_id, file, order, at)]
-                if held is not None:
+                if held is not None and file.failure is None:
                     tiles = [record(db, tiles[0], held, at)]
             elif decision is Decision.RETRY and file.failure is None:
                 tiles = [record(db, tile, Retried(), at) for tile in tiles]
@@ -142,6 +144,16 @@ class SqliteLedger:
             return new
 
         return await self._database.write(work)
+
+    async def bring_forward(self, seconds: float, now: float) -> None:
+        """The clock was set back by so much: what waits for a later time waits for an earlier one."""
+        sql = "UPDATE tile SET due_at = max(?, due_at - ?) WHERE state = ? AND due_at > ?"
+
+        def work(db: sqlite3.Connection) -> None:
+            for state in MILESTONES:
+                db.execute(sql, (now, seconds, state, now))
+
+        await self._database.write(work)
 
     async def folders(self) -> list[int]:
         """Every folder that the ledger ever knew."""

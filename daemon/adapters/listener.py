@@ -26,7 +26,6 @@ from daemon.rules.hooks import is_genuine
 BODY_BYTES_MAX = 64 * 1024
 LINE_BYTES_MAX = 4096
 HEADERS_MAX = 64
-CLOSE_SECONDS_MAX = 1.0  # for requests that are being answered when the listener closes
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -36,12 +35,14 @@ class Limits:
     """What clients may take.
 
     idle_seconds: until a request's headers are whole, from the connection's begin or the answer before. body_seconds:
-    for a webhook's body. linger_seconds: for what a client goes on sending after its answer.
+    for a webhook's body. linger_seconds: for what a client goes on sending after its answer. close_seconds: for what is
+    being answered when the listener closes.
     """
 
     idle_seconds: float = 15.0
     body_seconds: float = 5.0
     linger_seconds: float = 1.0
+    close_seconds: float = 1.0
     connections_max: int = 128
 
 
@@ -89,7 +90,7 @@ class Listener:
             auto_decompress=False,
             keepalive_timeout=self._limits.idle_seconds,
             lingering_time=self._limits.linger_seconds,
-            shutdown_timeout=CLOSE_SECONDS_MAX,
+            shutdown_timeout=self._limits.close_seconds,
             max_line_size=LINE_BYTES_MAX,
             max_field_size=LINE_BYTES_MAX,
             max_headers=HEADERS_MAX,
@@ -116,7 +117,12 @@ class Listener:
             self._server.close()
             self._server = None
         if self._runner is not None:
+            assert self._runner.server is not None
+            transports = [each.transport for each in self._runner.server.connections]
             await self._runner.cleanup()
+            for transport in transports:
+                if transport is not None:
+                    transport.abort()  # Closing alone would wait for a client that does not read.
             self._runner = None
 
     def _connect(self, server: web.Server) -> asyncio.BaseProtocol:
@@ -126,7 +132,7 @@ class Listener:
             transport = oldest.transport
             assert transport is not None
             oldest.force_close()
-            transport.abort()  # Closing alone would wait for a client that does not read.
+            transport.abort()
         return server()
 
     @web.middleware

@@ -8,9 +8,11 @@ from a file system that came back; which outboxes we have marked is kept beside 
 To be called in a thread. Raises OSError, and Fault where the outbox is another's or is away.
 """
 
+import errno
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Collection
 from pathlib import Path
 
@@ -40,15 +42,28 @@ class Outboxes:
         self._sign = hashlib.sha256(f"outbox/{identity}".encode()).hexdigest()[:32]
         self._take_over = set(take_over)
         self._marked: dict[str, str] | None = None
+        # One for each outbox: marking one that hangs holds up no other.
+        self._marking: dict[Path, threading.Lock] = {}
+        self._registering = threading.Lock()
 
     def check(self, outbox: Path) -> None:
         """Return where the outbox is there and ours, having marked one that is new to us."""
         root = os.fsencode(outbox)
+        if not self._is_settled(root):
+            with self._marking.setdefault(outbox, threading.Lock()):
+                self._settle(outbox, root)
+        self._take_over.discard(outbox)
+
+    def _is_settled(self, root: bytes) -> bool:
+        """Whether it is ours, and known to be; the usual case."""
         if not self._files.is_folder(root):
-            raise FileNotFoundError(2, os.strerror(2), root)
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), root)
+        return self._read(root) == self._sign and os.fsdecode(root) in self._known()
+
+    def _settle(self, outbox: Path, root: bytes) -> None:
         there = self._read(root)
         marked = self._known().get(os.fsdecode(root))
-        mount = self._files.mount(outbox) if there != self._sign or marked is None else None
+        mount = self._files.mount(outbox)
         identity = mount.identity if mount is not None else ""
         if there != self._sign:
             if outbox not in self._take_over:
@@ -62,10 +77,9 @@ class Outboxes:
             if self._read(root) != self._sign:
                 raise self._anothers(outbox)  # Another daemon was quicker.
             marked = None
-        self._take_over.discard(outbox)
         if marked is None:
-            self._known()[os.fsdecode(root)] = identity
-            self._files.write(self._register, json.dumps(self._known()).encode(), replace=True)
+            self._files.clear_beside(self._temporary(root))
+            self._remember(os.fsdecode(root), identity)
 
     def _mark(self, root: bytes, *, replace: bool) -> None:
         text = {
@@ -74,7 +88,14 @@ class Outboxes:
             "note": "esrgand fills this folder. The marker keeps a second one out, and tells a folder from an empty "
             "mount point; leave it here.",
         }
-        self._files.write(root + b"/" + MARKER, (json.dumps(text, indent=2) + "\n").encode(), replace=replace)
+        # A temporary name of our own: another daemon may be marking it at this moment.
+        with self._files.temporary_beside(self._temporary(root)) as (file, temporary):
+            file.write((json.dumps(text, indent=2) + "\n").encode())
+            self._files.sync(file)
+            self._files.publish(file, temporary, root + b"/" + MARKER, replace=replace)
+
+    def _temporary(self, root: bytes) -> bytes:
+        return root + b"/" + MARKER + b"." + self._sign.encode()
 
     def _read(self, root: bytes) -> str | None:
         """The sign in the marker, "" where it is not one of esrgand's, None where there is no marker."""
@@ -88,19 +109,37 @@ class Outboxes:
             text = file.read(MARKER_BYTES_MAX)
         try:
             value = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             return ""
         sign = value.get("ledger") if isinstance(value, dict) and value.get("schema") == SCHEMA else ""
         return sign if isinstance(sign, str) else ""
 
     def _known(self) -> dict[str, str]:
         """Path to the mount's identity, of every outbox that we have marked."""
-        if self._marked is None:
-            self._marked = {}
-            if self._files.kind(self._register) == "file":
-                with self._files.open(self._register, "rb") as file:
-                    self._marked = _names(file.read())
-        return self._marked
+        with self._registering:
+            if self._marked is None:
+                known: dict[str, str] = {}
+                if self._files.kind(self._register) == "file":
+                    with self._files.open(self._register, "rb") as file:
+                        known = _names(file.read())
+                self._marked = known
+            return self._marked
+
+    def _remember(self, path: str, identity: str) -> None:
+        """Write down what was marked. What could not be written is not known either, and is tried again."""
+        with self._registering:
+            known = {**(self._marked or {}), path: identity}
+            try:
+                self._files.write(self._register, json.dumps(known).encode(), replace=True)
+            except OSError as error:
+                place = self._register.decode("utf-8", "backslashreplace")
+                raise Fault(
+                    f"{place} cannot be written ({error.strerror}).",
+                    blame=Blame.HOUSE,
+                    gate=Gate.OUTBOX,
+                    remedy="Look at the disk of the state directory; esrgand goes on by itself.",
+                ) from error
+            self._marked = known
 
     def _anothers(self, outbox: Path) -> Fault:
         return AnotherLedgers(
@@ -129,7 +168,7 @@ def _names(text: bytes) -> dict[str, str]:
     """A register that is damaged is one that knows nothing; markers that are there are still believed."""
     try:
         value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     if not isinstance(value, dict):
         return {}

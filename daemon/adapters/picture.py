@@ -32,6 +32,8 @@ def _vips() -> Any:
     """libvips, set up for a long life: no cache by file name, only well-tested loaders, no threads of its own."""
     import pyvips
 
+    # Its warnings do not say which picture they are about, and a small file may cause them by the thousand.
+    pyvips.logger.setLevel("CRITICAL")
     pyvips.cache_set_max(0)
     pyvips.concurrency_set(1)
     pyvips.block_untrusted_set(True)

@@ -13,7 +13,8 @@ from typing import Any
 from daemon.rules import lifecycle
 from daemon.rules.admission import Decision, rank
 from daemon.rules.job import Bill, Content, Job, Look, Phase, Picture, Settled, Tile
-from daemon.rules.lifecycle import Event, State, Uploaded, Withdrawn, Written
+from daemon.rules.lifecycle import Event, Failed, State, Uploaded, Withdrawn, Written
+from daemon.rules.names import KEY, asset_key
 from daemon.rules.recipe import Recipe
 
 TILE_COLUMNS = tuple(field.name for field in dataclasses.fields(Tile) if field.name not in ("job", "number"))
@@ -52,6 +53,11 @@ BILL = (
     "INSERT INTO bill VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (prediction) DO UPDATE "
     "SET cost_usd = excluded.cost_usd, predict_seconds = excluded.predict_seconds"
 )
+
+
+def identity_of(db: sqlite3.Connection) -> str:
+    """The ledger's own name; made once."""
+    return str(db.execute("SELECT value FROM meta WHERE key = 'identity'").fetchone()[0])
 
 
 def tiles_of(db: sqlite3.Connection, job: str) -> list[Tile]:
@@ -112,6 +118,9 @@ def record(
     update(db, tile, new)
     if isinstance(event, Uploaded):
         db.execute("INSERT OR REPLACE INTO asset VALUES (?, ?, ?, ?)", (event.asset_ref, *tile.key, at))
+    if isinstance(event, Failed | Withdrawn) and tile.state is State.ADMITTED and at > tile.since:
+        key = asset_key(identity_of(db), tile.job.id, tile.number, tile.uploads)
+        db.execute("INSERT OR REPLACE INTO asset VALUES (?, ?, ?, ?)", (KEY + key, *tile.key, at))
     if isinstance(event, Withdrawn):
         db.execute("UPDATE picture SET phase = 'gone' WHERE job = ? AND phase = 'waiting'", (tile.job.id,))
     detail = {k: v for k, v in dataclasses.asdict(event).items() if k not in QUIET_FIELDS and v not in ("", None)}

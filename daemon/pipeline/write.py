@@ -6,6 +6,7 @@ part may be repeated after a crash. Fails as HOUSE (disk full, outbox gone), Res
 Unstaged (staging lost it).
 """
 
+import contextlib
 import itertools
 import json
 import os
@@ -92,9 +93,11 @@ class Writer:
         finished = await self._deliveries.delivered(
             picture, tile, result, written, reused=reused, taken=folder.after != "keep"
         )
-        await self.disk.remove(converted)
-        if finished:
-            await self.disk.remove(self.disk.staged(tile))
+        # Delivered is delivered: what cannot be cleared away now is cleared away by the next start.
+        with contextlib.suppress(Fault):
+            await self.disk.remove(converted)
+            if finished:
+                await self.disk.remove(self.disk.staged(tile))
         return finished
 
     async def _source(self, tile: Tile, format_: str) -> tuple[Path, str]:

@@ -280,11 +280,16 @@ def advance(tile: "Tile", event: Event, now: float) -> "Tile":
             changes["absences"] = 0
         case Released() | Retried():
             changes |= {"attempts": 0, "wrongs": 0, "furthest": 0, "reason": "", "remedy": "", "blame": ""}
-            changes["released"] = isinstance(event, Released) and event.by_person
+            # A person who lets a big drop pass, or settles a doubt, has not said that the budget may be passed.
+            over_budget = tile.state is State.HELD and tile.due_at < NEVER
+            changes["released"] = isinstance(event, Released) and event.by_person and over_budget
             if isinstance(event, Released):
                 changes["submits_granted"] = tile.submits_granted + event.submits_granted
         case Failed() | Withdrawn():
             changes["due_at"] = NEVER
+            if tile.state is State.ADMITTED:
+                # An upload may have been under way: its key is swept, and never used again.
+                changes["uploads"] = tile.uploads + 1
             if tile.state is State.SUBMITTING:
                 # The only create that fails a picture is one that was refused: nothing was created.
                 changes["submits"] = tile.submits - 1

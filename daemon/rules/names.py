@@ -2,7 +2,7 @@
 Names: which files count, what a result is called, how a name is shown. File names are bytes throughout.
 
 A name that is not UTF-8 is kept byte for byte in the outbox; where a person or JSON wants text it is shown with
-`\\xNN`.
+`\\xNN`. A person is shown so, too, what would end a line, move the cursor or turn the direction of reading.
 """
 
 import base64
@@ -76,13 +76,23 @@ def _text(name: bytes) -> str:
     return name.decode("utf-8", "surrogateescape")
 
 
+# Controls, ends of lines and of paragraphs, and marks of direction. Not all that does not print: spaces of other widths
+# and joiners belong to the names of many languages.
+_UNSHOWN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
 def shown(name: bytes) -> str:
-    r"""Text for people and for JSON: UTF-8 as it is, every other byte as \xNN."""
+    r"""Text for people, on one line: UTF-8 as it is, every other byte, and what no terminal should get, as \xNN."""
+    return _UNSHOWN.sub(lambda match: "".join(f"\\x{byte:02x}" for byte in match[0].encode()), text_of(name))
+
+
+def text_of(name: bytes) -> str:
+    r"""Text for JSON: UTF-8 as it is, every other byte as \xNN."""
     return name.decode("utf-8", "backslashreplace")
 
 
 def exact(name: bytes) -> str | None:
-    """Base64 of a name that `shown` cannot give back, else None."""
+    """Base64 of a name that `text_of` cannot give back, else None."""
     try:
         name.decode("utf-8")
     except UnicodeDecodeError:
@@ -93,7 +103,7 @@ def exact(name: bytes) -> str | None:
 def named(name: bytes) -> dict[str, str]:
     """The `path` of a sidecar, with `path_base64` beside it where it is needed."""
     encoded = exact(name)
-    return {"path": shown(name)} if encoded is None else {"path": shown(name), "path_base64": encoded}
+    return {"path": text_of(name)} if encoded is None else {"path": text_of(name), "path_base64": encoded}
 
 
 def result_candidates(source: bytes, template: str, recipe: Recipe, suffix: bytes) -> Iterator[bytes]:
@@ -164,6 +174,10 @@ def numbered(name: bytes, count: int) -> bytes:
     ending = dot + suffix if stem and len(suffix) < 32 else b""
     stem = name.removesuffix(ending)
     return _shortened(stem + b"~%d" % count, NAME_BYTES_MAX - len(ending)) + ending
+
+
+# What is recorded of an upload whose object's own name is not known: its answer got lost, or never came.
+KEY = "key:"
 
 
 def asset_key(ledger: str, job: str, number_: int, uploads: int) -> str:

@@ -32,13 +32,12 @@ class SlidingMinute:
 
     def wait_seconds(self, now: float) -> float | None:
         """0 where a submit may leave now, else how long to wait; None where only an answer can make room."""
-        while self._answered and self._answered[0] <= now - WINDOW_SECONDS:
+        # One expression for both questions: two that round differently once let one submit too many pass.
+        while self._answered and (left := self._answered[0] + WINDOW_SECONDS - now) <= 0:
             self._answered.popleft()
         if self.reserved + len(self._answered) < self._creates_max:
             return 0.0
-        if not self._answered:
-            return None
-        return self._answered[0] + WINDOW_SECONDS - now
+        return left if self._answered else None
 
     @contextmanager
     def place(self) -> Iterator["Place"]:

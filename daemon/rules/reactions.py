@@ -25,6 +25,7 @@ from daemon.rules.lifecycle import (
 
 RETRY_SECONDS = 2.0
 RETRY_SECONDS_MAX = 600.0
+PAUSE_SECONDS_MAX = 3600.0  # no pause of ours, and none that we are asked for, is longer
 GATE_SECONDS = 5.0
 GATE_SECONDS_MAX = 600.0
 DISK_SECONDS_MAX = 30.0
@@ -93,6 +94,14 @@ def react(tile: Tile, fault: Fault, now: float, dice: float) -> Reaction:
     return Reaction(gate=fault.gate, wait=wait)
 
 
+def is_due(due_at: float, now: float) -> bool:
+    """Whether a due time has come; of anything but a held tile, which may be meant to wait for days.
+
+    One that is further away than any pause of ours was written by a clock that has been set back since.
+    """
+    return not now < due_at <= now + PAUSE_SECONDS_MAX
+
+
 def step_back(tile: Tile, dice: float) -> float:
     """Seconds to wait after a step back, ever longer for each."""
     return pause(tile.attempts, RETRY_SECONDS, RETRY_SECONDS_MAX, dice) if tile.attempts else 0.0
@@ -108,17 +117,17 @@ def _create_failed(tile: Tile, fault: Fault) -> Reaction:
     return Reaction(event=Refused(), gate=fault.gate)
 
 
-def doubt(tile: Tile, found_nothing: bool, now: float, create_seconds_max: float) -> Reaction:
+def doubt(tile: Tile, found_nothing: bool, now: float, watched: float, create_seconds_max: float) -> Reaction:
     """After a look into the history that did not find a submit in doubt.
 
-    found_nothing: True where the history was read and does not have it, False where it could not be read.
+    found_nothing: True where the history was read and does not have it, False where it could not be read. now: seconds
+    since 1970. watched: seconds that we have waited ourselves; what the wall clock says of the time before may be wrong.
     """
     assert tile.state is State.SUBMITTING
     assert tile.intent_at is not None
-    age = now - tile.intent_at
     grace = create_seconds_max * DOUBT_GRACE
     if not found_nothing:
-        if age > DOUBT_SECONDS_MAX:
+        if now - tile.intent_at > DOUBT_SECONDS_MAX:
             return Reaction(
                 event=Held(
                     reason="A paid submit may or may not have arrived, and the service's history could not be read.",
@@ -127,8 +136,8 @@ def doubt(tile: Tile, found_nothing: bool, now: float, create_seconds_max: float
                 )
             )
         return Reaction(wait=DOUBT_PAUSE_SECONDS * 2)
-    if age < grace:
-        return Reaction(wait=max(1.0, min(grace - age, DOUBT_PAUSE_SECONDS)))
+    if watched < grace:
+        return Reaction(wait=max(1.0, min(grace - watched, DOUBT_PAUSE_SECONDS)))
     if tile.absences + 1 < DOUBT_LOOKS:
         return Reaction(event=Missed(), wait=DOUBT_PAUSE_SECONDS)
     return Reaction(event=Absent())

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from daemon.rules.job import Bill, Picture, Tile
-from daemon.rules.names import named, shown
+from daemon.rules.names import named, text_of
 
 SCHEMA = "esrgand/sidecar/1"
 ERROR_SCHEMA = "esrgand/error/1"
@@ -38,7 +38,7 @@ def _source(picture: Picture, tile: Tile, inbox: bytes) -> dict[str, object]:
     content = tile.job.content
     return {
         **named(picture.path),
-        "inbox": shown(inbox),
+        "inbox": text_of(inbox),
         "sha256": content.sha256,
         "bytes": content.bytes,
         "width": content.width,

@@ -154,6 +154,27 @@ async def test_a_daemon_that_ends_before_it_answers(path: Path) -> None:
             await asking
 
 
+@pytest.mark.parametrize("answer", [b"\n", b"[]\n", b"{\n", b'{"a": "\xff"}\n', b"[" * 5000 + b"\n"], ids=range(5))
+async def test_an_answer_that_is_none_is_a_fault(path: Path, answer: bytes) -> None:
+    """From a daemon of another version."""
+    with socket.socket(socket.AF_UNIX) as stranger, short(path) as address:
+        stranger.bind(address)
+        stranger.listen()
+        asking = asyncio.create_task(asked(path, {"ask": "x"}))
+        connection, _ = await asyncio.to_thread(stranger.accept)
+        await asyncio.to_thread(connection.recv, 1000)
+        connection.sendall(answer)
+        connection.close()
+        with pytest.raises(Fault, match="not this esrgand"):
+            await asking
+
+
+async def test_a_state_directory_that_is_a_file_is_a_fault(tmp_path: Path) -> None:
+    (tmp_path / "state").touch()
+    with pytest.raises(Fault, match="cannot be used"):
+        await asked(tmp_path / "state" / "control.sock", {})
+
+
 @pytest.mark.parametrize("kind", ["no folder", "a folder in its place"])
 async def test_a_socket_that_cannot_be_made_is_a_fault(tmp_path: Path, answerer: Answerer, kind: str) -> None:
     path = tmp_path / "state" / "control.sock"

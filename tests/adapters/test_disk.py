@@ -7,6 +7,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,9 +18,11 @@ from typing import Any
 
 import pytest
 
-from daemon.adapters.disk import HouseDisk, fault_from
-from daemon.adapters.files import Files
-from daemon.rules.faults import Blame, Fault, Gate
+from daemon.adapters.disk import SPARE_BYTES, HouseDisk, fault_from
+from daemon.adapters.files import UNLIMITED_BYTES, AnyPath, Files
+from daemon.adapters.mounts import Mount
+from daemon.adapters.outboxes import Outboxes
+from daemon.rules.faults import Blame, Fault, Gate, Outlook
 from daemon.rules.job import Content, Job, Tile
 from daemon.rules.lifecycle import State
 from daemon.rules.recipe import Recipe
@@ -137,6 +140,16 @@ async def test_leftovers_of_a_crash_are_replaced(disk: HouseDisk, outbox: Path, 
     await disk.place(result, outbox, b"a.png", None)
     assert os.listdir(outbox) == ["a.png"]
     assert (outbox / "a.png").read_bytes() == b"short"
+
+
+async def test_what_a_crash_left_between_a_name_and_its_end_goes_away(
+    disk: HouseDisk, outbox: Path, result: Path
+) -> None:
+    """The temporary name is a second name of the result by then; it would keep the room of one deleted later."""
+    await disk.place(result, outbox, b"a.png", None)
+    os.link(outbox / "a.png", outbox / leftover_name(b"a.png"))
+    assert await disk.place(result, outbox, b"a.png", None) == (sha(b"the result"), 10)
+    assert os.listdir(outbox) == ["a.png"]
 
 
 def leftover_name(name: bytes) -> str:
@@ -294,6 +307,157 @@ def test_making_folders_never_makes_the_root(tmp_path: Path) -> None:
     os.mkdir(root)
     FILES.make_folders(root + b"/a/b", root)
     assert os.path.isdir(root + b"/a/b")
+
+
+# Room
+
+
+class Small(Files):
+    """A file system with so much room in each folder, or what it raises when it is asked."""
+
+    def __init__(self, room: dict[Path, int | OSError]) -> None:
+        self.rooms = room
+
+    def room(self, folder: AnyPath) -> int:
+        room = self.rooms[Path(os.fsdecode(folder))]
+        if isinstance(room, OSError):
+            raise room
+        return room
+
+
+MIB = 1 << 20
+
+
+@pytest.mark.parametrize(
+    ("room", "bytes_", "fits"),
+    [(0, 0, True), (5 * MIB, 5 * MIB, True), (5 * MIB - 1, 5 * MIB, False), (0, 1, False), (-1, 0, False)],
+)
+async def test_an_outbox_is_ready_where_the_results_fit(tmp_path: Path, room: int, bytes_: int, fits: bool) -> None:
+    disk = HouseDisk(tmp_path / "staging", Small({tmp_path: room}))
+    if fits:
+        await disk.ready(tmp_path, bytes_)
+    else:
+        with pytest.raises(Fault) as caught:
+            await disk.ready(tmp_path, bytes_)
+        assert (caught.value.blame, caught.value.gate) == (Blame.HOUSE, Gate.OUTBOX)
+        assert caught.value.outlook is Outlook.PASSING
+    disk.close()
+
+
+async def test_staging_keeps_a_spare_for_the_ledger(tmp_path: Path) -> None:
+    staging = tmp_path / "staging"
+    files = Small({staging: SPARE_BYTES + 100})
+    disk = HouseDisk(staging, files)
+    await disk.ready(None, 100)
+    with pytest.raises(Fault) as caught:
+        await disk.ready(None, 101)
+    assert caught.value.gate is Gate.STAGING
+    files.rooms[staging] = SPARE_BYTES - 1
+    with pytest.raises(Fault):
+        await disk.ready(None, 0)
+    disk.close()
+
+
+async def test_too_little_room_is_said_in_numbers_with_what_to_do(tmp_path: Path) -> None:
+    disk = HouseDisk(tmp_path / "staging", Small({tmp_path: 3 * MIB + 1}))
+    with pytest.raises(Fault) as caught:
+        await disk.ready(tmp_path, 7 * MIB + 1)
+    said = f"The disk of {tmp_path} has 4 MiB of room; the results on their way need some 8 MiB."
+    assert caught.value.said == said
+    assert "pays for nothing meanwhile" in caught.value.remedy
+    disk.close()
+
+
+@pytest.mark.parametrize(
+    ("number", "said"), [(errno.EROFS, "is read-only"), (errno.EACCES, "may not be written"), (errno.EIO, "cannot be")]
+)
+@pytest.mark.parametrize("staging", [False, True])
+async def test_what_takes_no_files_is_not_ready_however_much_room_it_has(
+    tmp_path: Path, number: int, said: str, staging: bool
+) -> None:
+    place = tmp_path / "staging" if staging else tmp_path
+    disk = HouseDisk(tmp_path / "staging", Small({place: OSError(number, os.strerror(number))}))
+    with pytest.raises(Fault, match=said) as caught:
+        await disk.ready(None if staging else tmp_path, 0)
+    assert caught.value.gate is (Gate.STAGING if staging else Gate.OUTBOX)
+    assert str(place) in caught.value.said
+    disk.close()
+
+
+async def test_an_outbox_that_is_gone_is_not_ready(disk: HouseDisk, tmp_path: Path) -> None:
+    with pytest.raises(Fault, match="is not there"):
+        await disk.ready(tmp_path / "gone", 0)
+    assert not (tmp_path / "gone").exists()
+
+
+async def test_a_real_disk_has_room_for_a_little_and_not_for_everything(disk: HouseDisk, outbox: Path) -> None:
+    await disk.ready(outbox, 1)
+    await disk.ready(None, 1)
+    for place in (outbox, None):
+        with pytest.raises(Fault, match="MiB of room"):
+            await disk.ready(place, UNLIMITED_BYTES - 1)
+    free = os.statvfs(outbox)
+    assert 0 < FILES.room(outbox) <= free.f_blocks * free.f_frsize
+
+
+def test_what_may_not_be_written_has_no_room() -> None:
+    code = (
+        "import os, sys; from pathlib import Path; from daemon.adapters.files import Files\n"
+        "os.getuid() or os.setuid(65534)\n"
+        "os.statvfs(sys.argv[1])\n"
+        "try: Files().room(Path(sys.argv[1]))\n"
+        "except PermissionError: sys.exit(13)"
+    )
+    with tempfile.TemporaryDirectory() as folder:  # A place that another user may look at, too.
+        os.chmod(folder, 0o555)
+        assert subprocess.run([sys.executable, "-c", code, folder], check=False).returncode == 13
+
+
+# What lies in an outbox already
+
+
+class Elsewhere(Files):
+    """An outbox that another file system was mounted over, or taken from."""
+
+    def mount(self, path: Path) -> Mount | None:
+        return None
+
+
+async def test_nobody_knows_what_an_outbox_holds_that_is_away(tmp_path: Path, outbox: Path, result: Path) -> None:
+    """To say that it holds nothing would have a copy's result fetched again, or paid for again."""
+    files = Elsewhere()
+    disk = HouseDisk(tmp_path / "staging", files)
+    await disk.fill(Outboxes(files, tmp_path / "outboxes.json", "ours"), [outbox], [])
+    await disk.place(result, outbox, b"trip/a.png", None)
+    assert await disk.holds(outbox / "trip" / "a.png", sha(b"the result"))
+    (outbox / ".esrgand.json").rename(tmp_path / "marker")
+    (outbox / "trip").rename(tmp_path / "trip")
+    with pytest.raises(Fault, match="is away") as caught:
+        await disk.holds(outbox / "trip" / "a.png", sha(b"the result"))
+    assert (caught.value.blame, caught.value.gate) == (Blame.HOUSE, None), "other pictures do not wait for it"
+    outbox.rename(tmp_path / "gone")
+    with pytest.raises(Fault, match="is away"):
+        await disk.holds(outbox / "trip" / "a.png", sha(b"the result"))
+    (tmp_path / "gone").rename(outbox)
+    (tmp_path / "marker").rename(outbox / ".esrgand.json")
+    assert not await disk.holds(outbox / "trip" / "a.png", sha(b"the result")), "now we know that it is not there"
+    disk.close()
+
+
+async def test_looking_into_many_folders_takes_no_more_threads(tmp_path: Path, outbox: Path) -> None:
+    pools: list[int] = []
+
+    def make_pool(threads: int) -> ThreadPoolExecutor:
+        pools.append(threads)
+        return ThreadPoolExecutor(threads)
+
+    disk = HouseDisk(tmp_path / "staging", make_pool=make_pool)
+    await disk.fill(Outboxes(FILES, tmp_path / "outboxes.json", "ours"), [outbox], [])
+    for place in (outbox, tmp_path / "a former outbox"):
+        for n in range(20):
+            assert not await disk.holds(place / f"trip {n}" / "a.png", "0" * 64)
+    assert len(pools) == 2
+    disk.close()
 
 
 # Sidecars and reports

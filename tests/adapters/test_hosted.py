@@ -15,18 +15,21 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from fakes.clock import FakeClock
 
-from daemon.adapters.answers import one_line, retry_after, same_url
+from daemon.adapters.answers import one_line, progress, retry_after, same_url
 from daemon.adapters.hosted import HISTORY_PAGES_MAX, HostedPredictor
 from daemon.adapters.http import Http
 from daemon.adapters.vendor_upload import VendorStorage
 from daemon.ports import Running, Spoiled, Succeeded
 from daemon.rules.faults import Blame, Created, Expired, Fault, Gate, Outlook, Unknown
+from daemon.rules.hooks import Hook
 from daemon.rules.recipe import Recipe
 
 KEY = "key-0123456789abcdef"
 SIGNATURE = "5ec2e7f00d"
 IMAGE = f"https://storage.googleapis.com/b/esrgand/ab%2Fc.png?X-Goog-Credential=a%40b&X-Goog-Signature={SIGNATURE}"
 RESULT = "https://cdn.example.org/out.png"
+TOKEN = "f35117a8cd689aa9faa6b844dea0904d"
+HOOK = Hook(f"https://nas.example.org/hook/{TOKEN}", 'wh-5ecre7-"of\\the-tests')
 ACCEPTED = {"status": "success", "message": "ok", "predictionID": "4b3c-1_A"}
 
 Step = Callable[[web.Request], web.StreamResponse] | web.StreamResponse | str
@@ -92,9 +95,9 @@ def body(document: object, status: int = 200, **headers: str) -> web.Response:
     return web.json_response(document, status=status, headers=headers)
 
 
-async def create_fault(api: HostedPredictor) -> Fault:
+async def create_fault(api: HostedPredictor, hook: Hook | None = None) -> Fault:
     with pytest.raises(Fault) as caught:
-        await api.create(Recipe(), IMAGE)
+        await api.create(Recipe(), IMAGE, hook)
     return caught.value
 
 
@@ -117,6 +120,64 @@ async def test_create(api: HostedPredictor, service: Service, status: int) -> No
     assert service.bodies == [
         {"model": "real-esrgan", "input": {"image": IMAGE, "scale": 4, "face_enhance": False}},
     ]
+
+
+async def test_a_create_tells_where_to_call(api: HostedPredictor, service: Service) -> None:
+    service.script = [body(ACCEPTED)]
+    assert await api.create(Recipe(), IMAGE, HOOK) == "4b3c-1_A"
+    assert service.bodies == [
+        {
+            "model": "real-esrgan",
+            "input": {"image": IMAGE, "scale": 4, "face_enhance": False},
+            "webhook_url": HOOK.url,
+            "webhook_secret": HOOK.secret,
+        }
+    ]
+
+
+@pytest.mark.parametrize("status", [400, 422])
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"error": f"webhook_url {HOOK.url} must be https"},
+        {"details": [{"loc": ["body"], "msg": f"Webhook_Secret {HOOK.secret}: too long: {HOOK.secret}"}]},
+        f"webhook: {TOKEN} " + "x" * 300,
+        "webhook " + "x" * 285 + HOOK.secret,
+    ],
+)
+async def test_a_refused_address_for_webhooks_is_no_pictures_fault(
+    api: HostedPredictor, service: Service, status: int, document: object
+) -> None:
+    service.script = [body(document, status)]
+    fault = await create_fault(api, HOOK)
+    assert (fault.blame, fault.outlook, fault.gate) == (Blame.SERVICE, Outlook.LASTING, Gate.API)
+    assert (fault.created, "public_url" in fault.remedy) == (Created.NO, True)
+    for secret in (TOKEN, HOOK.secret, HOOK.secret[:9]):
+        assert secret not in fault.said
+
+
+@pytest.mark.parametrize("hook", [None, HOOK])
+@pytest.mark.parametrize("shape", ['{"error": "scale"}', "[" * 500 + "]" * 500, "nonsense", '["\\nnothing"]'])
+async def test_a_refused_picture_is_one_with_webhooks_too(
+    api: HostedPredictor, service: Service, hook: Hook | None, shape: str
+) -> None:
+    service.script = [web.Response(status=400, body=shape.encode())]
+    fault = await create_fault(api, hook)
+    assert (fault.blame, fault.outlook, fault.gate) == (Blame.PICTURE, Outlook.LASTING, None)
+
+
+async def test_what_is_left_of_an_answer_without_the_secret_may_be_nothing(
+    api: HostedPredictor, service: Service
+) -> None:
+    """The secret begins with what is the end of an escape in the answer."""
+    service.script = [body({"error": "\nothing-is-as-secret-as-this"}, 400)]
+    fault = await create_fault(api, Hook(HOOK.url, "nothing-is-as-secret-as-this"))
+    assert fault.said.endswith("The API gave no reason.")
+
+
+async def test_a_short_secret_spoils_no_answer(api: HostedPredictor, service: Service) -> None:
+    service.script = [body({"error": "no image"}, 400)]
+    assert "no image" in (await create_fault(api, Hook(HOOK.url, "e"))).said
 
 
 async def test_bearer(service: Service, clock: FakeClock) -> None:
@@ -243,6 +304,14 @@ async def test_retry_after_is_passed_on(api: HostedPredictor, service: Service) 
     assert (await create_fault(api)).retry_after == 17.0
 
 
+def test_an_error_code_of_any_kind_is_looked_at() -> None:
+    deep: object = "PROVIDER_RATE_LIMIT"
+    for _ in range(5000):
+        deep = [deep]
+    for code in (deep, 10**5000, {"code": "PROVIDER_RATE_LIMIT"}):
+        assert progress({"status": "error", "error": "x", "error_code": code}) == Spoiled("x", False, 0.0)
+
+
 def test_retry_after() -> None:
     now = 1_790_000_000.0
     date = format_datetime(datetime.fromtimestamp(now + 90, UTC), usegmt=True)
@@ -252,6 +321,9 @@ def test_retry_after() -> None:
     assert retry_after("1.5", now) == 1.5
     for nonsense in (None, "", "soon", "nan", "-5", "inf", "Mon, 99 Foo", "9" * 400 + "x"):
         assert retry_after(nonsense, now) is None
+    for digits in ("9" * 12, "9" * 5000):
+        assert retry_after(f"Mon, 01 Jan {digits} 00:00:00 GMT", now) is None
+    assert retry_after("Mon, 01 Jan 2024 00:00:00 +" + "9" * 14, now) is None
 
 
 @pytest.mark.parametrize("key", ["", "two words", "line\nbreak", "clé"])
@@ -291,6 +363,8 @@ async def test_success(api: HostedPredictor, service: Service, status: str, outp
         ({"metrics": {"predict_time": 16}, "billed": False}, 0.0),
         ({"metrics": {"predict_time": True, "cost": -3}}, 0.0),
         ({"metrics": {"predict_time": "inf", "cost": "nan"}}, 0.0),
+        ({"metrics": {"cost": 1e308}}, 1e6),
+        ({"metrics": {"predict_time": 1e308}}, 1e6),
         ({"metrics": [1]}, 0.0),
         ({}, 0.0),
     ],
@@ -326,6 +400,7 @@ TOO_LARGE = "Input image of dimensions (9, 9, 3) is greater than the max size th
         ({"logs": "start\nTraceback\nValueError: x\n\n"}, "ValueError: x", False),
         ({"output": {"error": "x", "error_code": "PROVIDER_RATE_LIMIT"}}, "x", True),
         ({"error": "PROVIDER_SERVER_ERROR"}, "PROVIDER_SERVER_ERROR", True),
+        ({"error": "x", "error_code": [["PROVIDER_RATE_LIMIT"]]}, "x", False),
         ({"error": {"message": "NETWORK_ERROR"}}, "NETWORK_ERROR", True),
         ({}, "The API gave no reason.", False),
         ({"output": [], "error": None, "logs": 7, "metrics": "?"}, "The API gave no reason.", False),
@@ -497,6 +572,8 @@ def test_same_url() -> None:
         "https://host.example.org:443/b/a b c/%C3%A9.png?Y=1 2&X=a%2Fb%40c",
     ):
         assert same_url(url, other), other
+    percent = "https://h/100%25ab/x?y"
+    assert same_url(percent, quote(quote(percent, safe=""), safe="")), "with a percent sign of its own"
     for other in (url + "2", url.replace("https", "http"), url.replace("a b", "a-b"), url.partition("?")[0], ""):
         assert not same_url(url, other), other
 
@@ -621,3 +698,8 @@ def test_one_line() -> None:
     assert len(line) == 300
     assert one_line("https:" * 1_000_000), "in no time"
     assert one_line("X-Goog-Signature%3D00ff%26x") == "X-Goog-Signature%3D…"
+    twice = quote(quote(IMAGE, safe=""), safe="")
+    assert SIGNATURE not in one_line(twice)
+    assert one_line(twice).startswith(
+        "https%253A%252F%252Fstorage.googleapis.com%252Fb%252Fesrgand%252Fab%25252Fc.png?…"
+    )

@@ -175,7 +175,18 @@ async def test_a_drop_that_is_held_waits_for_its_release(ledger: SqliteLedger) -
     assert await ledger.due([State.HELD], [1], NEVER - 1, 9, []) == []
     assert await ledger.write(lambda db: release(db, [tile.job.id], 2_000.0, 2)) == [tile.job.id]
     tile = await ledger.tile(tile.key)
-    assert (tile.state, tile.released, tile.reason) == (State.ADMITTED, True, "")
+    assert (tile.state, tile.released, tile.reason) == (State.ADMITTED, False, ""), "a drop, not the budget, is let pass"
+
+
+async def test_an_undecodable_picture_of_a_large_drop_fails_and_is_not_held(ledger: SqliteLedger) -> None:
+    _, tile = await admit(ledger, settled(failure=NotAPicture("It does not decode.")), held=HELD)
+    assert tile.state is State.FAILED
+
+
+async def test_a_budget_that_a_person_lets_pass_is_passed(ledger: SqliteLedger) -> None:
+    _, tile = await admit(ledger, held=dataclasses.replace(HELD, due_at=5_000.0))
+    await ledger.write(lambda db: release(db, [tile.job.id], 2_000.0, 2))
+    assert (await ledger.tile(tile.key)).released
 
 
 async def test_a_file_with_the_largest_numbers(ledger: SqliteLedger) -> None:
@@ -482,6 +493,39 @@ async def test_submits_are_remembered_with_their_answers(ledger: SqliteLedger) -
     await move(ledger, tile, State.SUBMITTED, now=2_012.0)
     assert await ledger.books.submits(1_999.0) == [(2_000.0, 2_003.0), (2_010.0, 2_012.0)]
     assert await ledger.books.submits(2_005.0) == [(2_010.0, 2_012.0)]
+
+
+@pytest.mark.parametrize("state", [*State])
+async def test_a_result_is_promised_a_place_until_it_is_there(ledger: SqliteLedger, state: State) -> None:
+    """In staging from the intent until it was fetched, in the outbox until it was delivered."""
+    tile = (await admit(ledger))[1]
+    match state:
+        case State.DONE:
+            await move(ledger, tile, State.FETCHED)
+            await deliver(ledger)
+        case State.FAILED | State.HELD:
+            await ledger.record(tile, GIVEN_UP if state is State.FAILED else HELD, 2_000.0)
+        case _:
+            await move(ledger, tile, state)
+    room = 6 * 4 * 3
+    unstaged = state in (State.SUBMITTING, State.SUBMITTED, State.READY)
+    assert await ledger.books.promised() == (room if unstaged else 0)
+    assert await ledger.books.promised(1) == (room if unstaged or state is State.FETCHED else 0)
+
+
+async def test_what_is_promised_adds_up_for_each_outbox_and_for_staging(ledger: SqliteLedger) -> None:
+    """3 x 2 pixels at scale 2 are 72 bytes, at scale 2.5 some 112, in the folder that the job came from."""
+    assert await ledger.folder(b"/in/2", "oldest") == 2
+    assert [await ledger.books.promised(folder) for folder in (None, 1, 2)] == [0, 0, 0]
+    half = Recipe(scale=2.5)
+    for number, (folder, recipe, state) in enumerate(
+        [(1, TWICE, State.SUBMITTED), (1, TWICE, State.FETCHED), (2, half, State.READY), (2, TWICE, State.UPLOADED)]
+    ):
+        file = settled(b"%d.png" % number, b"%d" % number, folder=folder, recipe=recipe)
+        await move(ledger, (await admit(ledger, file))[1], state)
+    assert [await ledger.books.promised(folder) for folder in (None, 1, 2)] == [72 + 112, 2 * 72, 112]
+    for recipe in (TWICE, Recipe(scale=4.0)):
+        assert recipe.result_bytes(3, 2) == 3 * 3 * 2 * recipe.scale**2, "the same estimate in both places"
 
 
 # A restart

@@ -169,12 +169,12 @@ async def test_an_animation_cannot_be_sent(pictures: VipsPictures, files: Files)
     assert "animation" in reading.reason
 
 
+def chunk(kind: bytes, body: bytes) -> bytes:
+    return len(body).to_bytes(4, "big") + kind + body + zlib.crc32(kind + body).to_bytes(4, "big")
+
+
 def huge_png(width: int, height: int) -> bytes:
     """A header that promises far more than the file holds."""
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return len(body).to_bytes(4, "big") + kind + body + zlib.crc32(kind + body).to_bytes(4, "big")
-
     header = width.to_bytes(4, "big") + height.to_bytes(4, "big") + bytes([8, 2, 0, 0, 0])
     data = chunk(b"IDAT", zlib.compress(b"\0"))
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + data + chunk(b"IEND", b"")
@@ -187,6 +187,16 @@ async def test_above_the_limit_the_header_alone_is_read(files: Files) -> None:
     assert (large.sign, large.content.width, large.content.height) == (None, 101, 100)
     assert (await files.read(small, huge_png(100, 100))).sign is Sign.HARD
     small.close()
+
+
+async def test_libvips_writes_nothing_into_the_log(
+    pictures: VipsPictures, files: Files, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It would not say which picture it means, and one file may make it warn by the thousand."""
+    data = encoded(".png")
+    reading = await files.read(pictures, data[:33] + chunk(b"pHYs", b"too short") * 1000 + data[33:])
+    assert reading.sign is None
+    assert caplog.records == []
 
 
 async def test_a_changed_file_under_the_same_name_is_read_anew(pictures: VipsPictures, files: Files) -> None:

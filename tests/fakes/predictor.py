@@ -7,6 +7,7 @@ from typing import BinaryIO
 
 from daemon.ports import Progress, Running, Succeeded
 from daemon.rules.faults import Blame, Created, Fault, Gate, Outlook, Unknown
+from daemon.rules.hooks import Hook
 from daemon.rules.recipe import Recipe
 
 OUTPUT = "https://result.test/x.png"
@@ -41,6 +42,7 @@ class FakePredictor:
         self.lookups: deque[Fault | None] = deque()
         self.on_create: Callable[[str], Awaitable[None]] | None = None
         self.urls: list[str] = []
+        self.hooks: list[Hook | None] = []
         self.made: dict[str, str] = {}
         self.asked: list[str] = []
         self.searched: list[str] = []
@@ -49,9 +51,10 @@ class FakePredictor:
         self.running: set[str] = set()
         self.running_most = 0
 
-    async def create(self, recipe: Recipe, image_url: str) -> str:
+    async def create(self, recipe: Recipe, image_url: str, hook: Hook | None = None) -> str:
         assert image_url not in self.urls, "one URL, one create"
         self.urls.append(image_url)
+        self.hooks.append(hook)
         self.creating += 1
         self.creating_most = max(self.creating_most, self.creating)
         try:

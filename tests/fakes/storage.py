@@ -50,6 +50,11 @@ class FakeStorage:
         self.objects.pop(ref, None)
         self.deleted.append(ref)
 
+    async def discard(self, key: str) -> None:
+        self._meet_fault()
+        if self.objects.pop(key, None) is not None:
+            self.deleted.append(key)
+
     async def check(self) -> None:
         asset = await self.put("check", io.BytesIO(b"x"), 1, "text/plain")
         await self.delete(asset.ref)

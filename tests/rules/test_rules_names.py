@@ -114,9 +114,26 @@ def test_templates(source: bytes, template: str, recipe: Recipe, first: bytes) -
 
 
 def test_a_name_is_shown_as_text_and_given_exactly_where_text_cannot() -> None:
-    assert (shown("ä 😀\n".encode()), exact("ä 😀\n".encode())) == ("ä 😀\n", None)
+    assert (shown("ä 😀".encode()), exact("ä 😀\n".encode())) == ("ä 😀", None)
     assert (shown(b"a\xffb\xc3"), exact(b"a\xffb\xc3")) == (r"a\xffb\xc3", base64.b64encode(b"a\xffb\xc3").decode())
     assert named(b"a.jpg") == {"path": "a.jpg"}
+    assert named(b"a\nb.jpg") == {"path": "a\nb.jpg"}
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a\n2026 INFO done b.jpg", r"a\x0a2026 INFO done b.jpg"),
+        ("\x1b[2J\x07\x7f.jpg", r"\x1b[2J\x07\x7f.jpg"),
+        ("a\u202egpj.exe", r"a\xe2\x80\xaegpj.exe"),
+        ("a\x85b\u2028c", r"a\xc2\x85b\xe2\x80\xa8c"),
+        ("写真\u3000一.jpg", "写真\u3000一.jpg"),
+        ("10.00.00\u202fAM.png", "10.00.00\u202fAM.png"),
+        ("👨\u200d👩.png", "👨\u200d👩.png"),
+    ],
+)
+def test_a_name_that_is_shown_neither_ends_a_line_nor_moves_a_cursor(name: str, text: str) -> None:
+    assert shown(name.encode()) == text
 
 
 @quick

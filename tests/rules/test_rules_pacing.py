@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rules_kit import quick
 
-from daemon.rules.pacing import Place, SlidingMinute, poll_pause
+from daemon.rules.pacing import GROW_SECONDS, SHRINK_SECONDS, Place, SlidingMinute, Window, poll_pause
 
 latencies = st.integers(0, 8 * 90).map(lambda eighths: eighths / 8)
 pauses = st.one_of(st.just(0.0), st.integers(0, 8 * 100).map(lambda eighths: eighths / 8))
@@ -140,3 +140,101 @@ def test_polling_in_numbers() -> None:
     assert [pause(age) for age in (0, 20, 100, 3600)] == [1, 3, 10, 10]
     assert pause(3700) == pytest.approx(15), "overdue: ever more seldom"
     assert poll_pause(1e7, shortest=1, overdue_after=3600, dice=1) == 300
+
+
+# The window: what it is told (r: a refusal, a: a create that went through), with how many in flight, at which second,
+# and its size after that.
+STORIES = {
+    "one refusal halves": (10, [("r", 10, 0, 5)]),
+    "it halves what is in flight, not what could be": (10, [("r", 4, 0, 2)]),
+    "an odd number loses the larger half": (10, [("r", 7, 0, 3)]),
+    "never below one": (10, [("r", 1, 0, 1), ("r", 1, 100, 1), ("r", 0, 200, 1)]),
+    "one at most is one at most": (1, [("r", 1, 0, 1), ("a", 0, 5, 1)]),
+    "refusals that come together are one": (10, [("r", 10, 0, 5), ("r", 9, 1, 5), ("r", 5, 9.9, 5)]),
+    "as long as they come, they are one": (10, [("r", 10, 0, 5), ("r", 9, 9, 5), ("r", 9, 18, 5), ("r", 9, 27, 5)]),
+    "a refusal after a while halves again": (10, [("r", 10, 0, 5), ("r", 5, 10, 2), ("r", 2, 20, 1)]),
+    "it stays while it is not quiet for long": (10, [("r", 10, 0, 5), ("a", 4, 29.9, 5)]),
+    "it grows by one, and again half a minute later": (
+        10,
+        [("r", 10, 0, 5), ("a", 4, 30, 6), ("a", 5, 31, 6), ("a", 5, 59.9, 6), ("a", 5, 60, 7)],
+    ),
+    "a long silence is no reason to grow by more": (10, [("r", 10, 0, 5), ("a", 4, 10_000, 6), ("a", 4, 10_001, 6)]),
+    "a refusal while it grows": (
+        10,
+        [("r", 10, 0, 5), ("a", 4, 30, 6), ("r", 6, 45, 3), ("a", 2, 74, 3), ("a", 2, 75, 4)],
+    ),
+    "never above the most": (3, [("r", 3, 0, 1), ("a", 0, 30, 2), ("a", 1, 60, 3), ("a", 2, 90, 3), ("a", 2, 120, 3)]),
+    "nothing was refused": (10, [("a", 1, 0, 10), ("a", 9, 1_000, 10)]),
+    "grown back, the next refusal halves at once": (2, [("r", 2, 0, 1), ("a", 0, 30, 2), ("r", 2, 31, 1)]),
+}
+
+
+@pytest.mark.parametrize("story", STORIES)
+def test_a_refusal_halves_and_quiet_grows(story: str) -> None:
+    most, happenings = STORIES[story]
+    window = Window(most)
+    for what, in_flight, now, size in happenings:
+        if what == "r":
+            window.refused(in_flight, float(now))
+        else:
+            window.accepted(float(now))
+        assert window.size == size, (what, now)
+
+
+@pytest.mark.parametrize("most", [1, 2, 10])
+def test_the_window_bounds_what_may_leave_once_something_was_refused(most: int) -> None:
+    window = Window(most)
+    assert all(window.allows(in_flight) for in_flight in range(100)), "until then the slots alone are the bound"
+    window.refused(most, 0.0)
+    allowed = [in_flight for in_flight in range(100) if window.allows(in_flight)]
+    assert allowed == (list(range(100)) if most == 1 else list(range(most // 2)))
+
+
+# Each time: how long it was since the last, whether it was refused, and how many were in flight.
+gaps = st.one_of(st.integers(0, 8 * 45), st.sampled_from([0, 8 * 10, 8 * 30])).map(lambda eighths: eighths / 8)
+
+
+@quick
+@given(st.integers(1, 40), st.lists(st.tuples(gaps, st.booleans(), st.integers(0, 40)), max_size=60))
+def test_the_window_stays_within_its_bounds(most: int, happenings: list[tuple[float, bool, int]]) -> None:
+    """Between 1 and the most; it shrinks by refusals alone, and grows by one at a time, in quiet half minutes."""
+    window = Window(most)
+    now = quiet_since = 0.0
+    shrunk_at = -1e9
+    for gap, is_refused, in_flight in happenings:
+        now += gap
+        before = window.size
+        if is_refused:
+            window.refused(in_flight, now)
+            assert window.size <= before
+            if window.size < before:
+                assert before == most or now - quiet_since >= SHRINK_SECONDS
+                assert window.size == max(1, min(before, in_flight) // 2)
+                shrunk_at = now
+            quiet_since = now
+        else:
+            window.accepted(now)
+            assert window.size in (before, before + 1)
+            if window.size > before:
+                assert now - quiet_since >= GROW_SECONDS
+                assert now - shrunk_at >= GROW_SECONDS
+                quiet_since = now
+            else:
+                assert before == most or now - quiet_since < GROW_SECONDS
+        assert 1 <= window.size <= most
+        assert window.allows(0), "never so narrow that nothing could leave, or it would never grow back"
+
+
+@quick
+@given(st.integers(1, 40), st.integers(1, 40))
+def test_it_grows_back_one_by_one(most: int, in_flight: int) -> None:
+    """One create a second, none of them refused: the whole way takes half a minute for each that was lost."""
+    window = Window(most)
+    window.refused(in_flight, 0.0)
+    lost = most - window.size
+    sizes = []
+    for second in range(1, 30 * most + 60):
+        window.accepted(float(second))
+        sizes.append(window.size)
+    assert sizes == sorted(sizes)
+    assert [sizes.index(size) + 1 for size in range(most - lost + 1, most + 1)] == [30 * n for n in range(1, lost + 1)]

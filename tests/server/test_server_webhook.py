@@ -7,7 +7,7 @@ import json
 
 import pytest
 from aiohttp import web
-from server_kit import HeldUpscaler, bench, host, image
+from server_kit import HeldUpscaler, ServerClock, bench, host, image
 
 from daemon.server import UpscaleError
 
@@ -123,3 +123,63 @@ async def test_a_receiver_that_is_slow_holds_up_no_prediction(tmp_path):
         assert (await b.over(await b.create(url)))["status"] == "success"
         held.set()
         await told(b, "webhook_delivered")
+
+
+async def test_whom_a_restart_kept_from_being_told_is_told_after_it_and_once(tmp_path):
+    asked, free, receiver = asyncio.Event(), asyncio.Event(), Receiver(200)
+
+    async def silent_at_first(request):
+        if free.is_set():
+            return await receiver.answer(request)
+        asked.set()
+        await free.wait()
+        return web.Response(status=500)
+
+    async with host(silent_at_first) as there:
+        async with bench(tmp_path) as b:
+            prediction = await b.create(await b.upload(image()), webhook_url=there, webhook_secret="s3cret")
+            await asked.wait()
+            done = await b.over(prediction)
+        free.set()
+        async with bench(tmp_path) as b:
+            await told(b, "webhook_delivered")
+            ((headers, body),) = receiver.received
+            assert (json.loads(body)["exec_id"], json.loads(body)["status"]) == (prediction, "succeeded")
+            assert headers["X-Webhook-Secret"] == "s3cret"
+            assert (await b.get(prediction))["ended_at"] == done["ended_at"]
+            assert b.upscaler.calls == [], "it is told, not run again"
+            await remembered(b, tmp_path, prediction)
+        async with bench(tmp_path) as b:
+            later = await b.create(await b.upload(image()), webhook_url=there)
+            await told(b, "webhook_delivered")
+            assert [json.loads(body)["exec_id"] for _, body in receiver.received] == [prediction, later]
+
+
+async def test_what_was_given_up_or_is_long_over_is_not_told_after_a_restart(tmp_path):
+    receiver = Receiver(500)
+    async with host(receiver.answer) as there:
+        async with bench(tmp_path) as b:
+            given_up = await b.create(await b.upload(image()), webhook_url=there)
+            await told(b, "webhook_given_up")
+            await remembered(b, tmp_path, given_up)
+        held = HeldUpscaler(held=True)
+        async with bench(tmp_path, held) as b:
+            cancelled = await b.create(await b.upload(image()), webhook_url=there)
+            await held.begun.acquire()
+            await b.call("POST", f"/prediction/{cancelled}/cancel")
+        record = json.loads((tmp_path / "predictions" / f"{given_up}.json").read_bytes())
+        (tmp_path / "predictions" / "old.json").write_text(json.dumps(record | {"id": "old", "told": False}))
+        clock = ServerClock()
+        clock.advance(86_500)
+        async with bench(tmp_path, clock=clock) as b:
+            receiver.statuses = [200]
+            later = await b.create(await b.upload(image()), webhook_url=there)
+            await told(b, "webhook_delivered")
+            assert [json.loads(body)["exec_id"] for _, body in receiver.received] == [given_up] * 3 + [later]
+
+
+async def remembered(b, data_dir, prediction) -> None:
+    """The disk knows that there is nobody left to tell."""
+    async with asyncio.timeout(10):
+        while not json.loads((data_dir / "predictions" / f"{prediction}.json").read_bytes())["told"]:
+            await b.call("GET", "/executions")

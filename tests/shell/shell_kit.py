@@ -14,7 +14,8 @@ from fakes.predictor import FakePredictor
 from fakes.storage import FakeStorage
 from structlog.testing import LogCapture
 
-from daemon.adapters.disk import HouseDisk
+from daemon.adapters.disk import SPARE_BYTES, HouseDisk
+from daemon.adapters.files import AnyPath, Files
 from daemon.adapters.folder import DiskInbox
 from daemon.adapters.ledger import SqliteLedger
 from daemon.adapters.picture import VipsPictures
@@ -41,6 +42,27 @@ def captured_log() -> tuple[Any, LogCapture]:
         cache_logger_on_first_use=False,
     )
     return log, capture
+
+
+class SmallFiles(Files):
+    """The real file system, but for how much room it has. rooms: bytes, by folder; none is named: plenty.
+
+    A staging's spare comes on top of what is named for it. broken: what a folder raises instead.
+    """
+
+    def __init__(self) -> None:
+        self.rooms: dict[str, int] = {}
+        self.broken: dict[str, OSError] = {}
+        self.asked = 0
+
+    def room(self, folder: AnyPath) -> int:
+        self.asked += 1
+        name = os.fsdecode(folder).rpartition("/")[2]
+        if name in self.broken:
+            raise self.broken[name]
+        if name not in self.rooms:
+            return super().room(folder)
+        return self.rooms[name] + (SPARE_BYTES if name == "staging" else 0)
 
 
 @dataclass
@@ -113,9 +135,15 @@ class House:
 
 @asynccontextmanager
 async def house(
-    root: Path, clock: FakeClock, *, folders: int = 1, folder: dict[str, Any] | None = None, **sections: Any
+    root: Path,
+    clock: FakeClock,
+    *,
+    folders: int = 1,
+    folder: dict[str, Any] | None = None,
+    files: Files | None = None,
+    **sections: Any,
 ) -> AsyncIterator[House]:
-    """Opened on what lies below `root`, so that opening it again is a restart."""
+    """Opened on what lies below `root`, so that opening it again is a restart. files: instead of the real ones."""
     places = [
         {"inbox": str(root / f"in{n}"), "outbox": str(root / f"out{n}"), "scale": 2.0, "quiet_seconds": 2.0}
         | (folder or {})
@@ -133,7 +161,7 @@ async def house(
         ledger = SqliteLedger(config.state_dir / "ledger.db", clock)
         stack.push_async_callback(ledger.close)
         await ledger.open()
-        disk = HouseDisk(config.state_dir / "staging")
+        disk = HouseDisk(config.state_dir / "staging", files)
         stack.callback(disk.close)
         await disk.prepare(await ledger.jobs_in(State.READY, State.FETCHED))
         pictures = VipsPictures()

@@ -1,0 +1,141 @@
+"""Inboxes and decoding in memory: people drop, replace and take away files, whether the daemon is on or not."""
+
+import hashlib
+import io
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+from simulation.engine import Machine, pause
+from simulation.files import SimFiles
+from simulation.service import size_of
+
+from daemon.ports import Reading, Scan, mark
+from daemon.rules.faults import Blame, Changed, Fault, NotAPicture, Vanished
+from daemon.rules.job import Content, Look
+from daemon.rules.settling import Sign
+
+T = TypeVar("T")
+
+
+class Drop:
+    """What lies in an inbox: the truth. away: its mount is gone. archived: what the daemon moved away, by path."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.files: dict[bytes, tuple[bytes, Look]] = {}
+        self.archived: list[bytes] = []
+        self.away = False
+        self._inodes = 100
+
+    def put(self, path: bytes, data: bytes) -> None:
+        """Write a file; one that was there is replaced."""
+        self._inodes += 1
+        look = Look(len(data), 1_700_000_000_000_000_000 + int(self.machine.time() * 1e9), self._inodes)
+        self.files[path] = (data, look)
+        self.machine.note(f"dropped {path!r} {hashlib.sha256(data).hexdigest()[:8]}")
+
+
+class SimInbox:
+    """The Inbox port."""
+
+    def __init__(self, drop: Drop, machine: Machine) -> None:
+        self._drop = drop
+        self._machine = machine
+        self.visited = 0
+        self.faults = 0.0
+
+    async def _touch(self) -> None:
+        self._machine.step("inbox")
+        await pause(self._machine.chance.expovariate(1000.0))
+        self._machine.step("inbox answers")
+        if self._drop.away or (self.faults and self._machine.chance.random() < self.faults):
+            raise Fault("The inbox is not there.", blame=Blame.HOUSE)
+
+    async def scan(self, known: Collection[int], under: bytes = b"") -> Scan:
+        await self._touch()
+        self.visited += 1
+        files = sorted((path, look) for path, (_, look) in self._drop.files.items())
+        return Scan([(path, look) for path, look in files if mark(path, look) not in known], len(files), [])
+
+    async def look(self, path: bytes) -> Look | None:
+        await self._touch()
+        there = self._drop.files.get(path)
+        return there[1] if there is not None else None
+
+    def takes(self, path: bytes) -> bool:
+        return True
+
+    async def why_ignored(self, path: bytes) -> str:
+        return ""
+
+    async def is_folder(self, path: bytes) -> bool:
+        return False
+
+    async def aside(self, work: Callable[[], T]) -> T:
+        return work()
+
+    @asynccontextmanager
+    async def open(self, path: bytes, look: Look) -> AsyncIterator[BinaryIO]:
+        there = await self.look(path)
+        if there is None:
+            raise Vanished("gone")
+        if there != look:
+            raise Changed("changed")
+        yield io.BytesIO(self._drop.files[path][0])
+        if await self.look(path) != look:
+            raise Changed("changed while it was read")
+
+    async def archive(self, path: bytes, look: Look, to: Path) -> None:
+        if await self.look(path) == look:
+            self._drop.archived.append(self._drop.files.pop(path)[0])
+
+    async def delete(self, path: bytes, look: Look) -> None:
+        if await self.look(path) == look:
+            self._drop.archived.append(self._drop.files.pop(path)[0])
+
+
+class SimPictures:
+    """The Pictures port, for the pictures of `service.source_bytes`."""
+
+    def __init__(self, files: SimFiles, machine: Machine) -> None:
+        self._files = files
+        self._machine = machine
+
+    async def _work(self) -> None:
+        self._machine.step("decode")
+        await pause(self._machine.chance.expovariate(100.0))
+        self._machine.step("decoded")
+
+    async def read(self, source: BinaryIO) -> Reading:
+        await self._work()
+        data = source.read()
+        size = size_of(data)
+        digest = hashlib.sha256(data).hexdigest()
+        if size is None:
+            return Reading(Content(digest, len(data), 0, 0, ""), Sign.HARD, "It does not decode.")
+        return Reading(Content(digest, len(data), *size, "PNG"))
+
+    async def measure(self, path: Path, pixels_max: int) -> tuple[int, int, str]:
+        await self._work()
+        with self._files.open(path, "rb") as file:
+            size = size_of(file.read())
+        if size is None:
+            raise NotAPicture("The result does not decode.")
+        return (*size, "PNG")
+
+    async def convert(self, source: Path, target: Path, format_: str, quality: int) -> None:
+        await self._work()
+        with self._files.open(source, "rb") as file:
+            data = file.read()
+        with self._files.open(target, "wb") as file:
+            file.write(converted(data, format_))
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+def converted(data: Any, format_: str) -> bytes:
+    """What `convert` makes of a result."""
+    return format_.encode() + b":" + bytes(data)
