@@ -133,14 +133,14 @@ class Dispatcher:
         if room <= 0:
             return []
         now = self.world.clock.wall()
-        return await ledger.due((State.ADMITTED,), self._turns(), now, room, in_hand)
+        return await ledger.due((State.ADMITTED,), filter(self._answers, self._turns()), now, room, in_hand)
 
     async def _find_flights(self, room: int, in_hand: set[Key]) -> list[Tile]:
         """What is in flight first; then what could leave."""
         ledger, now = self.world.ledger, self.world.clock.wall()
         found = await ledger.due(IN_FLIGHT, self._turns(), now, room, in_hand)
         if len(found) < room:
-            ready = [folder for folder in self._turns() if self.flight.admits(folder)]
+            ready = [folder for folder in self._turns() if self._answers(folder) and self.flight.admits(folder)]
             found += await ledger.due((State.UPLOADED,), ready, now, room - len(found), in_hand)
         return found
 
@@ -158,6 +158,10 @@ class Dispatcher:
         self._turn += 1
         start = self._turn % max(1, len(self.known_folders))
         return self.known_folders[start:] + self.known_folders[:start]
+
+    def _answers(self, folder: int) -> bool:
+        """Whether looking at a source there would not wait for an inbox that is away, or hangs."""
+        return folder not in self.folders or self.folders[folder].detector.fault is None
 
     async def sources(self, tile: Tile) -> Sources:
         """The files that have a tile's content, in folders that we still watch."""

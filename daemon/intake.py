@@ -1,8 +1,9 @@
 """
 Intake: from the folders to the ledger.
 
-One loop a folder steps its detector; what settles goes through one bounded `asyncio.Queue` to a few workers, which read
-it whole and record it. A folder that becomes unavailable is told once, and once more when it is back.
+One loop a folder steps its detector; what settles goes through a bounded `asyncio.Queue` to a few workers of the
+folder's own, which read it whole and record it: a folder whose mount hangs holds up no other. A folder that becomes
+unavailable is told once, and once more when it is back.
 """
 
 import asyncio
@@ -35,7 +36,7 @@ class Intake:
     world: World
     folders: Mapping[int, Folder]
     wakes: Mapping[int, asyncio.Event]
-    queue: "asyncio.Queue[Candidate]"
+    queues: "Mapping[int, asyncio.Queue[Candidate]]"
     poke: Callable[[State], None]
     stopping: asyncio.Event
 
@@ -61,11 +62,10 @@ class Intake:
         if before is not None and now is None:
             log.info("folder_available")
 
-    async def labour(self) -> None:
-        """One worker."""
+    async def labour(self, folder: Folder) -> None:
+        """One worker of a folder."""
         while not self.stopping.is_set():
-            candidate = await self.queue.get()
-            folder = self.folders[candidate.folder]
+            candidate = await self.queues[folder.id].get()
             try:
                 await self._admit(candidate, folder)
             except (Changed, Vanished):
@@ -128,7 +128,9 @@ class Intake:
     def start(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
         """All loops and workers, as tasks of the group."""
         loops = [group.create_task(self.watch(folder), name=f"folder {id_}") for id_, folder in self.folders.items()]
-        return loops + [group.create_task(self.labour(), name=f"admit {n}") for n in range(WORKERS)]
+        for folder in self.folders.values():
+            loops += [group.create_task(self.labour(folder), name=f"admit {folder.id}.{n}") for n in range(WORKERS)]
+        return loops
 
     def is_idle(self) -> bool:
         """Whether every folder was scanned and nothing in them is on its way."""

@@ -6,7 +6,7 @@ fake has one conformance suite in `tests/conformance/`, run on the fake and on e
 """
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,11 +160,17 @@ class Reading:
     reason: str = ""
 
 
+Aside = Callable[[Callable[[], Reading]], Awaitable[Reading]]
+
+
 class Pictures(Protocol):
     """Decoding; every answer comes from one sequential pass over the whole file."""
 
-    async def read(self, source: BinaryIO) -> Reading:
-        """Hash and decode a source. Raises Fault (HOUSE) only where it cannot be read at all."""
+    async def read(self, source: BinaryIO, aside: "Aside | None" = None) -> Reading:
+        """Hash and decode a source. Raises Fault (HOUSE) only where it cannot be read at all.
+
+        aside: an inbox's, to run in the inbox's own threads, which may hang as it does.
+        """
 
     async def measure(self, path: Path, pixels_max: int) -> tuple[int, int, str]:
         """Width, height and format of a result that must decode whole; raises NotAPicture where it does not, and,
@@ -209,6 +215,12 @@ class Inbox(Protocol):
 
     def open(self, path: bytes, look: Look) -> AbstractAsyncContextManager[BinaryIO]:
         """The file, opened for reading. Raises Changed or Vanished where it is not what `look` says, on leaving too."""
+
+    def copy(self, path: bytes, look: Look) -> AbstractAsyncContextManager[tuple[BinaryIO, str]]:
+        """A private copy of the file, and its sha256: nothing in the inbox can change it or hold up who reads it.
+
+        Raises as `open` does.
+        """
 
     async def aside(self, work: Callable[[], T]) -> T:
         """Run what may hang as the folder does, in the folder's own threads."""

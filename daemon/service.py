@@ -138,7 +138,7 @@ class Service:
         hooks = Hooks(config.webhook.public_url, self.hook, wired.ledger.identity) if self.hook else None
         dispatcher = Dispatcher(config, wired.world, gates, wired.folders, hooks)
         await dispatcher.prepare()
-        intake = Intake(config, wired.world, folders, wired.wakes, wired.queue, dispatcher.poke, dispatcher.stopping)
+        intake = Intake(config, wired.world, folders, wired.wakes, wired.queues, dispatcher.poke, dispatcher.stopping)
         now = clock.monotonic()
         health = Health(clock, dispatcher, folders, started_at=now, ledger_at=now)
         office = desk.Desk(config, wired, dispatcher, intake, health, lambda: self._ready)

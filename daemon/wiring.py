@@ -68,13 +68,13 @@ class Api:
 
 @dataclass(frozen=True, slots=True)
 class Wired:
-    """Everything, ready to run. wakes: one event a folder, set when its detector should step."""
+    """Everything, ready to run. wakes: one event a folder, set when its detector should step. queues: what settled."""
 
     world: World
     ledger: SqliteLedger
     folders: list[Folder]
     wakes: dict[int, asyncio.Event]
-    queue: asyncio.Queue[Candidate]
+    queues: dict[int, asyncio.Queue[Candidate]]
 
 
 def make_state_dir(state_dir: Path) -> None:
@@ -204,9 +204,9 @@ async def assemble(
     )
     world = World(api.identity, clock, log, ledger, parts.storage, parts.predictor, disk, parts.pictures, writer)
     wakes: dict[int, asyncio.Event] = {}
-    queue: asyncio.Queue[Candidate] = asyncio.Queue(maxsize=WINDOW)
-    folders = [await _folder(each, world, parts, wakes, queue) for each in config.folders]
-    return Wired(world, ledger, folders, wakes, queue)
+    queues: dict[int, asyncio.Queue[Candidate]] = {}
+    folders = [await _folder(each, world, parts, wakes, queues) for each in config.folders]
+    return Wired(world, ledger, folders, wakes, queues)
 
 
 def services(config: "Config", api: Api, http: Http, clock: Clock) -> tuple[Predictor, Storage]:
@@ -253,11 +253,17 @@ async def _inbox(config: "FolderConfig", stack: AsyncExitStack) -> tuple[Inbox, 
 
 
 async def _folder(
-    config: "FolderConfig", world: World, parts: Parts, wakes: dict[int, asyncio.Event], queue: asyncio.Queue[Candidate]
+    config: "FolderConfig",
+    world: World,
+    parts: Parts,
+    wakes: dict[int, asyncio.Event],
+    queues: dict[int, asyncio.Queue[Candidate]],
 ) -> Folder:
     inbox, watcher, quiet_seconds = await parts.inbox(config)
     id_ = await parts.ledger.folder(bytes(config.inbox), config.order)
     wakes[id_] = event = asyncio.Event()
+    queue: asyncio.Queue[Candidate] = asyncio.Queue(maxsize=WINDOW)
+    queues[id_] = queue
     loop = asyncio.get_running_loop()
 
     def wake() -> None:

@@ -258,8 +258,12 @@ class HouseDisk:
             if there is not None:
                 old = files.digest_of(final)[0] if there == "file" else ""
                 if old == digest[0]:
+                    # Something came between the name and the record; perhaps even before its folder was synced.
                     files.clear_beside(final)
-                    return digest  # A crash came between the name and the record.
+                    with files.open(final, "rb") as file:
+                        files.sync(file)
+                    files.sync_folder(final.rpartition(b"/")[0])
+                    return digest
                 if old != ours:
                     return None
             with files.temporary_beside(final) as (file, temporary):
@@ -305,10 +309,14 @@ class HouseDisk:
         return await self._run(Gate.OUTBOX, outbox, work)
 
     async def discard(self, outbox: Path, path: bytes) -> None:
-        """Remove a sidecar or a report of ours."""
+        """Remove a sidecar or a report of ours, for good: what comes to stand beside it must not find it again."""
+        final = os.fsencode(outbox) + b"/" + path
 
         def work() -> None:
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                self._files.unlink(os.fsencode(outbox) + b"/" + path)
+                self._files.unlink(final)
+            # Also where it was gone already: a try before this one may have failed here.
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                self._files.sync_folder(final.rpartition(b"/")[0])
 
         await self._run(Gate.OUTBOX, outbox, work)

@@ -8,13 +8,16 @@ nothing is new, and nothing is gone.
 
 import asyncio
 import errno
+import hashlib
+import io
 import os
 import stat
+import tempfile
 from collections.abc import AsyncIterator, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO, TypeVar, cast
 
 from daemon.adapters import mounts
 from daemon.adapters.disk import fault_from
@@ -27,6 +30,8 @@ from daemon.rules.names import Selection, shown
 T = TypeVar("T")
 THREADS = 3
 HANG_SECONDS = 120.0
+COPY_BYTES_IN_MEMORY_MAX = 8 << 20
+COPY_BLOCK_BYTES = 1 << 20
 UNREADABLE = {errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG}
 # The ledger's integers have a sign; inodes of network file systems may use all 64 bits, and dates may lie past 2262.
 LARGEST = 2**63 - 1
@@ -35,6 +40,30 @@ LARGEST = 2**63 - 1
 def look_from(status: os.stat_result) -> Look:
     """The part of a stat that tells whether a file changed."""
     return Look(status.st_size, max(-LARGEST, min(status.st_mtime_ns, LARGEST)), status.st_ino & LARGEST)
+
+
+class _Counted(io.BufferedReader):
+    """A file of an inbox; every block that is read shows that its mount does not hang."""
+
+    def __init__(self, inbox: "DiskInbox", descriptor: int) -> None:
+        super().__init__(io.FileIO(descriptor, "rb"))
+        self._inbox = inbox
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._inbox.visited += 1
+        return super().read(size)
+
+
+def _copy(source: BinaryIO, target: "tempfile.SpooledTemporaryFile[bytes]") -> str:
+    digest = hashlib.sha256()
+    try:
+        while block := source.read(COPY_BLOCK_BYTES):
+            digest.update(block)
+            target.write(block)
+    except OSError as error:
+        raise Fault(f"A picture cannot be copied ({error.strerror}).", blame=Blame.HOUSE) from error
+    target.seek(0)
+    return digest.hexdigest()
 
 
 class DiskInbox:
@@ -209,7 +238,15 @@ class DiskInbox:
         if look_from(os.fstat(descriptor)) != look:
             os.close(descriptor)
             raise Changed(f"{shown(path)} changed after it was admitted.")
-        return os.fdopen(descriptor, "rb")
+        return _Counted(self, descriptor)
+
+    @asynccontextmanager
+    async def copy(self, path: bytes, look: Look) -> AsyncIterator[tuple[BinaryIO, str]]:
+        """A copy in memory, or in a temporary file where it is large."""
+        with tempfile.SpooledTemporaryFile(COPY_BYTES_IN_MEMORY_MAX) as target:
+            async with self.open(path, look) as source:
+                digest = await self._run(_copy, source, target)
+            yield cast("BinaryIO", target), digest
 
     async def archive(self, path: bytes, look: Look, to: Path) -> None:
         """Move a source away, keeping its place in the tree."""

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
-from daemon.ports import Reading
+from daemon.ports import Aside, Reading
 from daemon.rules.faults import Blame, Fault, NotAPicture
 from daemon.rules.job import Content
 from daemon.rules.settling import Sign
@@ -55,8 +55,10 @@ class VipsPictures:
         """Let go of the threads."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    async def read(self, source: BinaryIO) -> Reading:
+    async def read(self, source: BinaryIO, aside: Aside | None = None) -> Reading:
         """Hash and decode a source."""
+        if aside is not None:
+            return await aside(lambda: self._read(source))
         return await self._run(self._read, source)
 
     def _read(self, source: BinaryIO) -> Reading:

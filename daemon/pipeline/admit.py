@@ -37,7 +37,7 @@ async def admit(
     state = candidate.settling
     try:
         async with inbox.open(candidate.path, state.look) as source:
-            reading = await pictures.read(source)
+            reading = await pictures.read(source, inbox.aside)
     except (Changed, Vanished):
         raise
     except Fault as fault:

@@ -29,7 +29,7 @@ async def poll(tile: Tile, predictor: Predictor, submits_max: int) -> tuple[Even
         ), bill
     if reactions.submits_left(tile, submits_max) <= 0:
         return Failed(
-            reason=f"The service failed {tile.submits} times, last with: {progress.reason}",
+            reason=f"It was submitted {tile.submits} times; the last run failed with: {progress.reason}",
             remedy="`esrgand retry` tries again, and pays again.",
             blame=Blame.SERVICE.value,
         ), bill

@@ -24,14 +24,9 @@ async def upload(tile: Tile, sources: Sources, storage: Storage, key: str) -> Up
 
 
 async def _put(tile: Tile, inbox: Inbox, picture: Picture, storage: Storage, key: str) -> Uploaded:
-    asset = None
     content = tile.job.content
-    try:
-        async with inbox.open(picture.path, picture.look) as file:
-            asset = await storage.put(key, file, content.bytes, CONTENT_TYPES[content.format])
-    except (Vanished, Changed):
-        if asset is not None:
-            # It changed while it was read: what was stored is not what was admitted.
-            await storage.delete(asset.ref)
-        raise
+    async with inbox.copy(picture.path, picture.look) as (file, sha256):
+        if sha256 != content.sha256:
+            raise Changed("The picture changed without a trace in its date.")
+        asset = await storage.put(key, file, content.bytes, CONTENT_TYPES[content.format])
     return Uploaded(asset_ref=asset.ref, asset_url=asset.url, asset_expires_at=asset.expires_at)

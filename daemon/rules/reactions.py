@@ -121,7 +121,7 @@ def doubt(tile: Tile, found_nothing: bool, now: float, watched: float, create_se
     """After a look into the history that did not find a submit in doubt.
 
     found_nothing: True where the history was read and does not have it, False where it could not be read. now: seconds
-    since 1970. watched: seconds that we have waited ourselves; what the wall clock says of the time before may be wrong.
+    since 1970. watched: seconds that we waited ourselves; what the wall clock says of the time before may be wrong.
     """
     assert tile.state is State.SUBMITTING
     assert tile.intent_at is not None

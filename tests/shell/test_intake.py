@@ -14,7 +14,7 @@ from shell_kit import House, house
 
 from daemon.adapters.picture import VipsPictures
 from daemon.intake import WORKERS, Intake
-from daemon.ports import Pictures, Reading
+from daemon.ports import Aside, Pictures, Reading
 from daemon.rules.faults import LedgerBroken
 from daemon.rules.lifecycle import State
 from daemon.rules.settling import Candidate
@@ -32,16 +32,19 @@ class Shop:
         self.house = house
         world = house.dispatcher.world
         world = dataclasses.replace(world, pictures=pictures or world.pictures)
-        self.queue: asyncio.Queue[Candidate] = asyncio.Queue(maxsize=8)
+        self.queues: dict[int, asyncio.Queue[Candidate]] = {
+            folder.id: asyncio.Queue(maxsize=8) for folder in house.folders
+        }
         self.poked: list[State] = []
         self.stopping = asyncio.Event()
         wakes = {folder.id: asyncio.Event() for folder in house.folders}
         for folder in house.folders:
-            folder.detector.hand = self.queue.put_nowait
-            folder.detector.has_room = lambda: not self.queue.full()
+            queue = self.queues[folder.id]
+            folder.detector.hand = queue.put_nowait
+            folder.detector.has_room = lambda queue=queue: not queue.full()
             folder.detector.wake = wakes[folder.id].set
         folders = {folder.id: folder for folder in house.folders}
-        self.intake = Intake(house.config, world, folders, wakes, self.queue, self.poked.append, self.stopping)
+        self.intake = Intake(house.config, world, folders, wakes, self.queues, self.poked.append, self.stopping)
 
     async def until(self, true: Callable[[], bool]) -> None:
         """Return when it is so; the log is written at every change."""
@@ -61,7 +64,7 @@ async def shop(root: Path, clock: FakeClock, pictures: Pictures | None = None, *
         shop = Shop(opened, pictures)
         async with asyncio.TaskGroup() as group:
             tasks = shop.intake.start(group)
-            assert len(tasks) == len(opened.folders) + WORKERS
+            assert len(tasks) == len(opened.folders) * (1 + WORKERS)
             try:
                 yield shop
             finally:
@@ -187,7 +190,7 @@ async def test_a_picture_that_is_gone_when_its_turn_comes_is_forgotten(tmp_path:
 class Defective(VipsPictures):
     """Meets a defect of ours with some files."""
 
-    async def read(self, source: BinaryIO) -> Reading:
+    async def read(self, source: BinaryIO, aside: Aside | None = None) -> Reading:
         reading = await super().read(source)
         return reading if reading.content.width != 13 else 1 // 0  # type: ignore[return-value]
 

@@ -204,6 +204,8 @@ class SimExecutor(Executor):
             return future
 
         def run() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
             if not machine.alive:
                 future.set_exception(Crash())
                 return

@@ -36,12 +36,13 @@ from simulation.service import (
 from daemon.adapters.disk import HouseDisk
 from daemon.adapters.ledger import SqliteLedger
 from daemon.adapters.ledger_desk import held_jobs, release
+from daemon.config import ConfigError
 from daemon.config_model import Config, FolderConfig
 from daemon.dispatcher import Dispatcher
 from daemon.gates import Gates
 from daemon.intake import Intake
 from daemon.ports import Inbox, Watcher
-from daemon.rules.faults import LedgerBroken
+from daemon.rules.faults import Fault, LedgerBroken
 from daemon.rules.job import Tile
 from daemon.rules.lifecycle import MILESTONES, State
 from daemon.service import end_gently
@@ -219,7 +220,10 @@ class House:
 
     def _away(self, on: bool) -> None:
         point = sorted(self.volumes)[0]
-        if on and not self.calm:
+        # A mount that is away before it is known to be marked is a folder like any other.
+        register = self.files.root.live.get(b"/state/outboxes.json")
+        known = register is not None and b'"%s"' % point in register.data
+        if on and not self.calm and known:
             for path in list(self.volumes[point].live):
                 self.volumes[point].sync_folder(path)  # An orderly umount.
             for node in self.volumes[point].live.values():
@@ -271,8 +275,10 @@ class House:
         over = False
         try:
             over = loop.run_until_complete(self._run())
-        except (Crash, RuntimeError, BaseExceptionGroup, LedgerBroken) as error:
-            if machine.alive and not _only_broken(error):
+        except ConfigError as error:
+            self.fail(f"it refuses to start: {error}")
+        except (Crash, RuntimeError, BaseExceptionGroup, Fault) as error:
+            if machine.alive and not _is_an_end(error):
                 raise
             self.crashes_left -= 1
         finally:
@@ -320,7 +326,7 @@ class House:
             await dispatcher.prepare()
         folders = {folder.id: folder for folder in wired.folders}
         intake = Intake(
-            self.config, wired.world, folders, wired.wakes, wired.queue, dispatcher.poke, dispatcher.stopping
+            self.config, wired.world, folders, wired.wakes, wired.queues, dispatcher.poke, dispatcher.stopping
         )
         async with asyncio.TaskGroup() as group:
             tasks = intake.start(group) + dispatcher.start(group)
@@ -412,6 +418,8 @@ class House:
             self._vouched(volume, path, json.loads(inode.data), durable=True)
         elif inode.data not in self._expected():
             self.fail(f"{path!r} is not a right result: {inode.data!r}")
+        elif (sidecar := volume.durable.get(path + b".json")) is not None:
+            self._vouched(volume, path + b".json", json.loads(sidecar.data), durable=False)
 
     def _vouched(self, volume: Volume, path: bytes, text: dict[str, Any], *, durable: bool) -> None:
         """A sidecar says the truth about the file beside it."""
@@ -472,8 +480,7 @@ class House:
             spoiled = [
                 run for run in self.service.runs.values() if run.content.startswith(sha) and run.end != "success"
             ]
-            asked = self.service.posts.get(f"{sha}@{self.scales[folder]:g}", 0)
-            if size_of(data) is not None and sha not in self.service.doomed and (not spoiled or asked < 2):
+            if size_of(data) is not None and sha not in self.service.doomed and (not spoiled or submits < 2):
                 self.fail(f"{about} failed without a reason of its own")
             if outbox + b"/" + path + b".error.json" not in volume.live:
                 self.fail(f"{about} has no report")
@@ -487,11 +494,11 @@ class House:
                 self.fail(f"{about} has no right result at {name!r}")
 
 
-def _only_broken(error: BaseException) -> bool:
-    """Whether it is nothing but a ledger that could not record, which ends the program."""
+def _is_an_end(error: BaseException) -> bool:
+    """Whether the program ends by it as it should: the ledger could not record, or the house fails at the start."""
     if isinstance(error, BaseExceptionGroup):
-        return all(map(_only_broken, error.exceptions))
-    return isinstance(error, LedgerBroken)
+        return all(isinstance(each, LedgerBroken) for each in error.exceptions)
+    return isinstance(error, Fault)
 
 
 def _drain(loop: VirtualLoop) -> None:
@@ -528,22 +535,3 @@ def run(seed: int, bug: Bug | None = None) -> Report:
         machine.now,
         machine.trace,
     )
-
-
-if __name__ == "__main__":
-    import sys
-    import time
-
-    first, last = int(sys.argv[1]), int(sys.argv[2])
-    began = time.perf_counter()
-    for number in range(first, last):
-        started = time.perf_counter()
-        report = run(number)
-        if time.perf_counter() - started > 1.0:
-            print(f"seed {number} took {time.perf_counter() - started:.1f} s for {report.seconds:.0f} s")
-        if report.wrong:
-            print(report.seed, report.wrong[:3])
-            if os.environ.get("TRACE"):
-                print("\n".join(report.trace))
-                break
-    print(f"{last - first} seeds in {time.perf_counter() - began:.1f} s")

@@ -11,7 +11,7 @@ from simulation.engine import Machine, pause
 from simulation.files import SimFiles
 from simulation.service import size_of
 
-from daemon.ports import Reading, Scan, mark
+from daemon.ports import Aside, Reading, Scan, mark
 from daemon.rules.faults import Blame, Changed, Fault, NotAPicture, Vanished
 from daemon.rules.job import Content, Look
 from daemon.rules.settling import Sign
@@ -87,6 +87,12 @@ class SimInbox:
         if await self.look(path) != look:
             raise Changed("changed while it was read")
 
+    @asynccontextmanager
+    async def copy(self, path: bytes, look: Look) -> AsyncIterator[tuple[BinaryIO, str]]:
+        async with self.open(path, look) as source:
+            data = source.read()
+        yield io.BytesIO(data), hashlib.sha256(data).hexdigest()
+
     async def archive(self, path: bytes, look: Look, to: Path) -> None:
         if await self.look(path) == look:
             self._drop.archived.append(self._drop.files.pop(path)[0])
@@ -108,7 +114,7 @@ class SimPictures:
         await pause(self._machine.chance.expovariate(100.0))
         self._machine.step("decoded")
 
-    async def read(self, source: BinaryIO) -> Reading:
+    async def read(self, source: BinaryIO, aside: Aside | None = None) -> Reading:
         await self._work()
         data = source.read()
         size = size_of(data)
@@ -129,8 +135,11 @@ class SimPictures:
         await self._work()
         with self._files.open(source, "rb") as file:
             data = file.read()
-        with self._files.open(target, "wb") as file:
-            file.write(converted(data, format_))
+        try:
+            with self._files.open(target, "wb") as file:
+                file.write(converted(data, format_))
+        except OSError as error:
+            raise Fault("It could not be converted.", blame=Blame.HOUSE) from error
 
     def close(self) -> None:
         """Nothing to let go of."""

@@ -1,0 +1,230 @@
+"""Defects, each such as somebody might really make, planted to prove that the simulation finds them."""
+
+import asyncio
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from simulation.files import SimFiles
+from simulation.house import Bug
+from simulation.service import size_of
+
+from daemon.dispatcher import Dispatcher
+from daemon.flight import Flight, Trip
+from daemon.pipeline import submit
+from daemon.pipeline.write import Writer
+from daemon.rules import lifecycle
+from daemon.rules.faults import Blame, Created, Fault, Gate, NotAPicture
+from daemon.rules.job import Tile
+from daemon.rules.lifecycle import Absent, Event, Intended, State
+from daemon.rules.pacing import Place, SlidingMinute
+from daemon.rules.sidecar import ResultFacts
+from daemon.wiring import Parts, Wired
+
+
+class Wrapped:
+    """Everything as it is, but for what a subclass does otherwise."""
+
+    def __init__(self, real: Any) -> None:
+        self.real = real
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
+
+
+class RepeatsByReflex(Wrapped):
+    """A create whose answer got lost is taken for one that was refused."""
+
+    async def create(self, *order: Any) -> str:
+        try:
+            return str(await self.real.create(*order))
+        except Fault as fault:
+            if fault.created is Created.MAYBE:
+                raise Fault(fault.said, blame=Blame.SERVICE, gate=Gate.API) from fault
+            raise
+
+
+class NeverSyncs(SimFiles):
+    """A file gets its name while its bytes are on their way."""
+
+    def sync(self, file: Any) -> None:
+        self.touch("fsync", file.volume)
+
+
+class NeverSyncsNames(SimFiles):
+    """What was renamed is taken for durable."""
+
+    def sync_folder(self, folder: Any) -> None:
+        self.machine.step("fsync")
+
+
+class SidecarFirst(Wrapped):
+    """The sign that the picture is complete comes before the picture."""
+
+    async def place(self, source: Path, outbox: Path, path: bytes, ours: str | None) -> Any:
+        sha256 = self.real._files.digest_of(source)[0]
+        text = b'{"result": {"sha256": "%s"}, "source": {"sha256": ""}}' % sha256.encode()
+        await self.real.note(outbox, path + b".json", text)
+        return await self.real.place(source, outbox, path, ours)
+
+
+class KeepsTheOldSidecar(Wrapped):
+    """A new result comes under a sidecar that speaks of the old one."""
+
+    async def discard(self, outbox: Path, path: bytes) -> None:
+        return None
+
+
+class IntentAfterwards(Wrapped):
+    """The intent to submit is recorded together with the answer."""
+
+    def __init__(self, real: Any) -> None:
+        super().__init__(real)
+        self.unrecorded: dict[tuple[str, int], tuple[Tile, Intended, float]] = {}
+
+    async def record(self, tile: Tile, event: Event, at: float, **more: Any) -> Tile:
+        if isinstance(event, Intended):
+            self.unrecorded[tile.key] = (tile, event, at)
+            return lifecycle.advance(tile, event, at)
+        if tile.key in self.unrecorded:
+            before, intended, then = self.unrecorded.pop(tile.key)
+            tile = await self.real.record(before, intended, then)
+        return await self.real.record(tile, event, at, **more)
+
+
+class ForgetfulMinute(SlidingMinute):
+    """A submit gives its place in the minute back with its answer."""
+
+    @contextmanager
+    def place(self) -> Iterator[Place]:
+        self.reserved += 1
+        yield Place()
+        self.reserved -= 1
+
+
+class SpendsWhatIsInFlight(Wrapped):
+    """The budget looks at bills alone."""
+
+    async def spending(self, now: float) -> Any:
+        return dataclasses.replace(await self.real.spending(now), in_flight=-1)
+
+
+class DeletesTooEarly(Wrapped):
+    """An object is swept while a prediction may still read it."""
+
+    async def unwanted_assets(self, limit: int) -> list[str]:
+        return await self.real._database.read(lambda db: [row[0] for row in db.execute("SELECT ref FROM asset")])
+
+
+class Books(Wrapped):
+    """A ledger with other books."""
+
+    def __init__(self, real: Any, kind: type[Wrapped]) -> None:
+        super().__init__(real)
+        self.books = kind(real.books)
+
+
+class LooksAtHeadersAlone(Wrapped):
+    """A result is whole when its header says how large it is."""
+
+    async def measure(self, path: Path, pixels_max: int) -> tuple[int, int, str]:
+        with self.real._files.open(path, "rb") as file:
+            data = file.read()
+        size = size_of(b" ".join([*data.split(b" ")[:3], b"x", b"END"]))
+        if size is None:
+            raise NotAPicture("No header.")
+        return (*size, "PNG")
+
+
+class HastyFlight(Flight):
+    """One look into the history proves a submit absent."""
+
+    async def _look_up(self, tile: Tile, trip: Trip) -> Tile:
+        try:
+            found = await submit.look_up(tile, self.predictor)
+        except Fault:
+            return await super()._look_up(tile, trip)
+        return await self.record(tile, found or Absent())
+
+
+class RecordsBeforeWriting(Writer):
+    """The ledger is told that a picture is delivered, and then it is."""
+
+    async def deliver(self, picture: Any, tile: Tile, folder: Any, inbox: Any) -> bool:
+        if tile.state is State.FETCHED:
+            facts = ResultFacts(picture.path, tile.result_sha256 or "", tile.result_bytes or 0, 1, 1, "PNG")
+            await self._deliveries.delivered(picture, tile, facts, self.clock.wall(), reused=False)
+            tile = await self.ledger.tile(tile.key)
+        return await super().deliver(picture, tile, folder, inbox)
+
+
+def _parts(**kinds: Any) -> Any:
+    def change(parts: Parts) -> Parts:
+        return dataclasses.replace(parts, **{name: kind(getattr(parts, name)) for name, kind in kinds.items()})
+
+    return change
+
+
+def _ledger(kind: Any) -> Any:
+    """Only what moves pictures has the wrong ledger; the start has the right one."""
+
+    def change(wired: Wired) -> Wired:
+        return dataclasses.replace(wired, world=dataclasses.replace(wired.world, ledger=kind(wired.world.ledger)))
+
+    return change
+
+
+def _writes_too_late(wired: Wired) -> Wired:
+    writer = wired.world.writer
+    fields = {field.name: getattr(writer, field.name) for field in dataclasses.fields(writer)}
+    return dataclasses.replace(wired, world=dataclasses.replace(wired.world, writer=RecordsBeforeWriting(**fields)))
+
+
+def _disk(kind: type[Wrapped]) -> Any:
+    def change(wired: Wired) -> Wired:
+        writer = dataclasses.replace(wired.world.writer, disk=kind(wired.world.disk))
+        return dataclasses.replace(wired, world=dataclasses.replace(wired.world, writer=writer))
+
+    return change
+
+
+def _forget_the_minute(dispatcher: Dispatcher) -> None:
+    dispatcher.minute = dispatcher.flight.minute = ForgetfulMinute(dispatcher.config.api.creates_per_minute_max)
+
+
+def _be_hasty(dispatcher: Dispatcher) -> None:
+    old = dispatcher.flight
+    dispatcher.flight = HastyFlight(**{field.name: getattr(old, field.name) for field in dataclasses.fields(old)})
+
+
+def _sleep(dispatcher: Dispatcher) -> None:
+    async def nothing(room: int, in_hand: set[Any]) -> list[Any]:
+        await asyncio.sleep(0)
+        return []
+
+    dispatcher.lanes["fetch"].find = nothing
+
+
+def _more_slots(config: dict[str, Any]) -> None:
+    config["api"]["in_flight_max"] += 1
+
+
+BUGS = {
+    "a lost answer is a refusal": Bug(parts=_parts(predictor=RepeatsByReflex)),
+    "bytes are not synced": Bug(files=NeverSyncs),
+    "names are not synced": Bug(files=NeverSyncsNames),
+    "the sidecar comes first": Bug(wired=_disk(SidecarFirst)),
+    "an old sidecar stays": Bug(wired=_disk(KeepsTheOldSidecar)),
+    "the intent is recorded afterwards": Bug(wired=_ledger(IntentAfterwards)),
+    "a place in the minute is forgotten": Bug(dispatcher=_forget_the_minute),
+    "a restart forgets the minute": Bug(prepare=False),
+    "one slot too many": Bug(config=_more_slots),
+    "the budget overlooks what is in flight": Bug(wired=_ledger(lambda real: Books(real, SpendsWhatIsInFlight))),
+    "an object is deleted too early": Bug(wired=_ledger(lambda real: Books(real, DeletesTooEarly))),
+    "a result is believed by its header": Bug(parts=_parts(pictures=LooksAtHeadersAlone)),
+    "one look proves absence": Bug(dispatcher=_be_hasty),
+    "delivered is recorded before it is true": Bug(wired=_writes_too_late),
+    "a lane sleeps": Bug(dispatcher=_sleep),
+}
