@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import BinaryIO, TypeVar, cast
+from typing import Any, BinaryIO, TypeVar, cast
 
 from daemon.adapters import mounts
 from daemon.adapters.disk import fault_from
@@ -54,6 +54,12 @@ class _Counted(io.BufferedReader):
         return super().read(size)
 
 
+def _let_go(future: "asyncio.Future[Any]") -> None:
+    """A file that a hanging mount opens at last is nobody's any more."""
+    if not future.cancelled() and future.exception() is None and isinstance(file := future.result(), _Counted):
+        file.close()
+
+
 def _copy(source: BinaryIO, target: "tempfile.SpooledTemporaryFile[bytes]") -> str:
     digest = hashlib.sha256()
     try:
@@ -76,6 +82,7 @@ class DiskInbox:
         self._recursive = recursive
         self._mount: mounts.Mount | None = None
         self.visited = 0
+        self.hang_seconds = HANG_SECONDS
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="inbox")
 
     def close(self) -> None:
@@ -88,9 +95,10 @@ class DiskInbox:
         visited = -1
         while visited != self.visited:
             visited = self.visited
-            done, _ = await asyncio.wait([future], timeout=HANG_SECONDS)
+            done, _ = await asyncio.wait([future], timeout=self.hang_seconds)
             if done:
                 return future.result()
+        future.add_done_callback(_let_go)
         raise self._unavailable("does not answer")
 
     async def aside(self, work: Callable[[], T]) -> T:

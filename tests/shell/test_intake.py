@@ -3,7 +3,7 @@
 import asyncio
 import dataclasses
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -59,8 +59,11 @@ class Shop:
 
 
 @asynccontextmanager
-async def shop(root: Path, clock: FakeClock, pictures: Pictures | None = None, **more: Any) -> AsyncIterator[Shop]:
-    async with house(root, clock, **more) as opened:
+async def shop(
+    root: Path, clock: FakeClock, pictures: Pictures | None = None, opened: House | None = None, **more: Any
+) -> AsyncIterator[Shop]:
+    """opened: a house that is open already."""
+    async with nullcontext(opened) if opened is not None else house(root, clock, **more) as opened:
         shop = Shop(opened, pictures)
         async with asyncio.TaskGroup() as group:
             tasks = shop.intake.start(group)
