@@ -27,6 +27,7 @@ from daemon.rules.recipe import MODEL, Recipe
 POLL_SECONDS_MAX = 30.0
 SKEW_SECONDS = 300.0  # How far the API's clock and ours may drift apart unseen when the history is searched.
 FUTURE_SECONDS = 6 * 3600.0  # How far back is searched for a create that left in what is still the API's future.
+ROW_SECONDS_SPARE = 86_400.0
 HISTORY_ROWS = 100
 HISTORY_PAGES_MAX = 50
 DOWNLOAD_BYTES_PER_SECOND_MIN = 50_000
@@ -229,7 +230,8 @@ class HostedPredictor:
                 seen.add(prediction)
                 fresh += 1
                 made = moment(row.get("created_at"))
-                if made is None or made >= start:
+                # A day to spare: the API's times may be those of another time zone, and one question more is cheap.
+                if made is None or made >= start - ROW_SECONDS_SPARE:
                     yield prediction
             offset += len(rows)
             if not rows or (total is not None and offset >= total):

@@ -468,7 +468,7 @@ def row(prediction: str, made: float | None = None) -> dict[str, object]:
 
 async def test_find(api: HostedPredictor, service: Service, clock: FakeClock) -> None:
     now = clock.wall()
-    rows = [row("p1", now), row("p2", now), row("p3", now), row("old", now - 301)]
+    rows = [row("p1", now), row("p2", now), row("p3", now), row("old", now - 300 - 86_401)]
     images: dict[str, object] = {name: {"image": f"{IMAGE}&n={name}"} for name in ("p1", "p2")}
     history(service, rows, {**images, "p3": {"image": IMAGE}, "old": {"image": IMAGE}})
     assert await api.find("real-esrgan", IMAGE, now) == "p3"
