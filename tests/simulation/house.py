@@ -221,7 +221,7 @@ class House:
     def _away(self, on: bool) -> None:
         point = sorted(self.volumes)[0]
         # A mount that is away before it is known to be marked is a folder like any other.
-        register = self.files.root.live.get(b"/state/outboxes.json")
+        register = self.files.root.durable.get(b"/state/outboxes.json")
         known = register is not None and b'"%s"' % point in register.data
         if on and not self.calm and known:
             for path in list(self.volumes[point].live):
