@@ -79,6 +79,8 @@ class Outboxes:
             marked = None
         if marked is None:
             self._files.clear_beside(self._temporary(root))
+            # A marker that was there may be one whose folder could not be synced; a remembered one must not be lost.
+            self._files.sync_folder(root)
             self._remember(os.fsdecode(root), identity)
 
     def _mark(self, root: bytes, *, replace: bool) -> None:
