@@ -175,7 +175,7 @@ async def test_a_drop_that_is_held_waits_for_its_release(ledger: SqliteLedger) -
     assert await ledger.due([State.HELD], [1], NEVER - 1, 9, []) == []
     assert await ledger.write(lambda db: release(db, [tile.job.id], 2_000.0, 2)) == [tile.job.id]
     tile = await ledger.tile(tile.key)
-    assert (tile.state, tile.released, tile.reason) == (State.ADMITTED, False, ""), "a drop, not the budget, is let pass"
+    assert (tile.state, tile.released, tile.reason) == (State.ADMITTED, False, ""), "the budget is not let pass"
 
 
 async def test_an_undecodable_picture_of_a_large_drop_fails_and_is_not_held(ledger: SqliteLedger) -> None:

@@ -234,6 +234,6 @@ class SimFiles(Files):
         return 0 if volume.full else 1 << 40
 
     def mount(self, path: Path) -> Mount | None:
-        volume, name = self.volume(path)
+        volume, _ = self.volume(path)
         point = next((point for point, each in self.mounted.items() if each is volume), b"/")
         return Mount(Path(os.fsdecode(point)), "nfs" if volume is not self.root else "ext4", volume.name, volume.name)

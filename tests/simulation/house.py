@@ -1,8 +1,8 @@
 """
 One seed: a house, its people, a service, a number of crashes; and what must be true after every step and at the end.
 
-The daemon is the real one (dispatcher, flight, delivery, intake, detector, writer, ledger and its SQL, the disk adapter,
-the assembly of a start); simulated are the clock, the service, the storage, the inboxes, decoding, and the calls of the
+The daemon is the real one (dispatcher, flight, delivery, intake, detector, writer, the ledger and its SQL, the disk
+adapter, the assembly of a start); simulated are the clock, the service, the storage, the inboxes, decoding, and the calls of the
 file system. `run(seed)` returns a `Report`; `wrong` holds what broke a promise, as sentences.
 """
 
@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import hashlib
 import json
-import os
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -43,7 +42,6 @@ from daemon.gates import Gates
 from daemon.intake import Intake
 from daemon.ports import Inbox, Watcher
 from daemon.rules.faults import Fault, LedgerBroken
-from daemon.rules.job import Tile
 from daemon.rules.lifecycle import MILESTONES, State
 from daemon.service import end_gently
 from daemon.wiring import Api, Parts, Wired, assemble

@@ -1,6 +1,5 @@
-"""The real ledger on a database in memory, which outlives the daemon; what was committed is durable, nothing else is."""
+"""The real ledger on a database in memory, which outlives the daemon: what was committed is durable, and no more."""
 
-import asyncio
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +7,8 @@ from typing import Any, TypeVar
 
 from simulation.engine import Machine, SimExecutor
 
-from daemon.adapters.database import SCHEMA_VERSION, Database
+from daemon.adapters import database
+from daemon.adapters.database import Database
 
 T = TypeVar("T")
 EMPTY: list[bytes] = []
@@ -18,8 +18,8 @@ def new_database() -> sqlite3.Connection:
     """An empty ledger; the schema is read once, since a simulation makes thousands."""
     connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
     if not EMPTY:
-        path = Path(__import__("daemon.adapters.database", fromlist=["x"]).__file__).with_name("schema.sql")
-        connection.executescript(path.read_text("utf-8") + f"\nPRAGMA user_version = {SCHEMA_VERSION};")
+        schema = Path(database.__file__).with_name("schema.sql").read_text("utf-8")
+        connection.executescript(f"{schema}\nPRAGMA user_version = {database.SCHEMA_VERSION};")
         EMPTY.append(connection.serialize())
     else:
         connection.deserialize(EMPTY[0])
@@ -46,13 +46,5 @@ class SimDatabase(Database):
 
     def _commit(self, works: list[Callable[[sqlite3.Connection], Any]]) -> list[Any]:
         if self.faults and self._machine.chance.random() < self.faults:
-            from daemon.adapters.database import broken
-
-            return [broken(self._path, sqlite3.OperationalError("database or disk is full"))] * len(works)
+            return [database.broken(self._path, sqlite3.OperationalError("database or disk is full"))] * len(works)
         return super()._commit(works)
-
-
-async def settle_commits(database: SimDatabase) -> None:
-    """Let a commit that is under way end."""
-    if database._drain is not None:
-        await asyncio.wait([database._drain])

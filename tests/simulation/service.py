@@ -142,7 +142,7 @@ class Service:
         if len(running) >= self.in_flight_max:
             self.wrong(f"{len(running) + 1} in flight at the service, {self.in_flight_max} are allowed")
         self.creates = [at for at in self.creates if at > now - 60.0]
-        # A clock that is set hides from a restart how long ago the last submits were; a 429 would tell, and cost nothing.
+        # A clock that is set hides from a restart how long ago the last submits were; a 429 tells, and costs nothing.
         if len(self.creates) >= self.creates_per_minute_max and not self.machine.skew:
             self.wrong(f"{len(self.creates) + 1} creates in a minute, {self.creates_per_minute_max} are allowed")
         self.creates.append(now)
