@@ -24,9 +24,13 @@ from daemon import config as configuration
 from daemon.adapters import log as logs
 from daemon.adapters import mounts
 from daemon.adapters.clock import SystemClock
+from daemon.adapters.database import connect
 from daemon.adapters.disk import fault_from
 from daemon.adapters.files import Files
 from daemon.adapters.http import Http, Lane, Peer
+from daemon.adapters.ledger_desk import state_paths
+from daemon.adapters.outboxes import Outboxes
+from daemon.adapters.records import identity_of
 from daemon.config_values import EMBEDDED, is_loopback
 from daemon.exits import Exit
 from daemon.rules.faults import Fault, Gate
@@ -94,6 +98,7 @@ async def _check(config: "Config", key: str, findings: Findings) -> None:
         wiring.make_state_dir(config.state_dir)
     for folder in config.folders:
         await asyncio.to_thread(_folder, folder, findings)
+    await asyncio.to_thread(_owners, config, findings)
     async with AsyncExitStack() as stack:
         if config.api.base_url == EMBEDDED:
             stack.callback(shutil.rmtree, config.state_dir / "check", ignore_errors=True)
@@ -151,6 +156,25 @@ def _folder(folder: "FolderConfig", findings: Findings) -> None:
                 _writable(place)
     if os.access(outbox, os.W_OK) and shutil.disk_usage(outbox).free < ROOM_BYTES_MIN:
         findings.advise(f"outbox {outbox} has less than 1 GiB of room left.")
+
+
+def _owners(config: "Config", findings: Findings) -> None:
+    """Whether another ledger fills one of our outboxes."""
+    ledger, register = state_paths(config.state_dir)[0], config.state_dir / "outboxes.json"
+    identity = ""
+    if ledger.exists():
+        with findings.trying("the ledger can be read"):
+            connection = connect(ledger, read_only=True)
+            identity = identity_of(connection)
+            connection.close()
+    outboxes = Outboxes(Files(), register, identity)
+    for folder in config.folders:
+        with contextlib.suppress(OSError):
+            if outboxes.is_anothers(folder.outbox):
+                findings.bad(
+                    f"outbox {folder.outbox} belongs to another ledger of esrgand; give this one an outbox of its own, "
+                    "or start it once with --take-over."
+                )
 
 
 def _writable(place: Path) -> None:

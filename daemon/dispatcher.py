@@ -133,7 +133,7 @@ class Dispatcher:
         if room <= 0:
             return []
         now = self.world.clock.wall()
-        return await ledger.due((State.ADMITTED,), filter(self._answers, self._turns()), now, room, in_hand)
+        return await ledger.due((State.ADMITTED,), list(filter(self._answers, self._turns())), now, room, in_hand)
 
     async def _find_flights(self, room: int, in_hand: set[Key]) -> list[Tile]:
         """What is in flight first; then what could leave."""

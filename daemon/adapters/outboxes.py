@@ -54,6 +54,10 @@ class Outboxes:
                 self._settle(outbox, root)
         self._take_over.discard(outbox)
 
+    def is_anothers(self, outbox: Path) -> bool:
+        """Whether it carries another ledger's marker; changes nothing."""
+        return self._read(os.fsencode(outbox)) not in (None, self._sign)
+
     def _is_settled(self, root: bytes) -> bool:
         """Whether it is ours, and known to be; the usual case."""
         if not self._files.is_folder(root):

@@ -2,8 +2,8 @@
 One seed: a house, its people, a service, a number of crashes; and what must be true after every step and at the end.
 
 The daemon is the real one (dispatcher, flight, delivery, intake, detector, writer, the ledger and its SQL, the disk
-adapter, the assembly of a start); simulated are the clock, the service, the storage, the inboxes, decoding, and the calls of the
-file system. `run(seed)` returns a `Report`; `wrong` holds what broke a promise, as sentences.
+adapter, the assembly of a start); simulated are the clock, the service, the storage, the inboxes, decoding, and the
+calls of the file system. `run(seed)` returns a `Report`; `wrong` holds what broke a promise.
 """
 
 import asyncio
