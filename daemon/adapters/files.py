@@ -195,6 +195,13 @@ class Files:
         self.make_folders(folder)
         count = 1
         while self.kind(target) is not None:
+            if self._is_copy(target, source):
+                # A crash came between the copy's name and the source's end.
+                self.clear_beside(target)
+                self.sync_folder(folder)
+                if _is_same(before, os.lstat(source)):
+                    self.unlink(source)
+                return
             count += 1
             target = folder + b"/" + numbered(name, count)
         with self.temporary_beside(target) as (file, temporary):
@@ -204,6 +211,15 @@ class Files:
                 return
             if self.publish(file, temporary, target, replace=False):
                 self.unlink(source)
+
+    def _is_copy(self, target: bytes, source: bytes) -> bool:
+        """Whether a file is what `move_without_overwriting` makes of the source."""
+        if self.kind(target) != "file":
+            return False
+        one, other = os.lstat(source), os.lstat(target)
+        if (one.st_size, one.st_mtime_ns) != (other.st_size, other.st_mtime_ns):
+            return False
+        return self.digest_of(source) == self.digest_of(target)
 
 
 def temporary_name(final: bytes) -> bytes:

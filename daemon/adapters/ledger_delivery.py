@@ -32,7 +32,7 @@ STILL_DUE = "WHERE id = ? AND job = ? AND phase = 'due'"
 # No file ever looks like that: one that comes to the name later is new, even with the same inode and date.
 TAKEN = "UPDATE picture SET size = -1 WHERE id = ? AND job = ?"
 DELIVERED_SINCE_PAID = """
-    SELECT 1 FROM history WHERE job = ? AND name = 'delivered'
+    SELECT 1 FROM history WHERE job = ? AND picture = ? AND name = 'delivered'
     AND id > (SELECT max(id) FROM history WHERE job = ? AND name = 'submitting')
 """
 UNSTAGED = ("submitting", "submitted", "ready")
@@ -104,7 +104,7 @@ class Deliveries:
 
         def work(db: sqlite3.Connection) -> bool:
             first = db.execute("SELECT min(id) FROM picture WHERE job = ?", (picture.job,)).fetchone()[0]
-            before = db.execute(DELIVERED_SINCE_PAID, (picture.job, picture.job)).fetchone()
+            before = db.execute(DELIVERED_SINCE_PAID, (picture.job, picture.id, picture.job)).fetchone()
             return first != picture.id or before is not None
 
         return await self._database.read(work)

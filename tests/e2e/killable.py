@@ -35,6 +35,7 @@ import daemon
 # All that a run needs is imported before it is watched, or every line of every import would be looked at.
 from daemon import cli, commands  # noqa: F401
 from daemon.adapters import database
+from daemon.adapters.gcs import GcsStorage
 from daemon.adapters.hosted import HostedPredictor
 from daemon.adapters.vendor_upload import VendorStorage
 
@@ -46,6 +47,7 @@ OPENING = (database.connect, database._prepare, database._migrate)
 REQUESTS = (
     *(HostedPredictor.create, HostedPredictor.download),
     *(VendorStorage.put, VendorStorage._send, VendorStorage.delete),
+    *(GcsStorage.put, GcsStorage.delete),
 )
 COMMANDS = ("once", "run")
 LIFE_SECONDS_MAX = 180  # one that hangs is ended by SIGALRM
