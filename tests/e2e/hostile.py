@@ -20,9 +20,9 @@ happens as often as it should, however the requests interleave. Some rules keep 
   is always one that may succeed; but for the pictures that are doomed, which the service decides once and remembers.
 - Each trouble closes a gate of the daemon for some five seconds, and one that meets the probe for longer. So troubles
   come together, at ticks, and seldom meet who comes alone; and those that close a gate for long come in one burst.
-- What takes the daemon long to settle comes early: what makes its look for a lost create fail in the first third of the
-  pictures, creates that are lost in the first half, other doubts and pictures that fail again and again in the first two
-  thirds.
+- What takes the daemon long to settle comes early: what makes its look for a lost create fail in the first third of
+  the pictures, creates that are lost in the first half, other doubts and pictures that fail again and again in the
+  first two thirds.
 """
 
 import argparse
@@ -59,18 +59,18 @@ SPENT_MAX = SUBMITS_MAX - 1
 USD_PER_SECOND = 0.01
 SIGNATURE = "Signed-of-the-tests"  # may not be seen anywhere but in URLs
 STRANGER_EVERY = 12  # creates
-FRESH_SECONDS = 0.6
+FRESH_GETS = 2  # so often a fresh id is not known yet
 BURST_SECONDS = 1.0
-BURST_PENDING = 15  # creates under way; the daemon will halve what is in flight
-BURST_PATIENCE = 2.0  # how long a burst waits for so many
+BURST_CROWD = 12  # a burst meets at least so many creates
+BURST_PATIENCE = 1.5  # how long it waits for them
 TICK_SECONDS = 1.5  # troubles come together
-ALONE = 0.1  # how often one that comes alone is troubled
+ALONE = 0.05  # how often one that comes alone is troubled
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 HTML = "<html><body><h1>Please log in</h1></body></html>"
 STATUSES = {"500": 500, "502": 502, "503": 503}
 
-# In how many of eighty creates each happens. Before: nothing is created, and nobody can know. After: it is.
+# In how many of 75 creates each happens. Before: nothing is created, and nobody can know. After: it is.
 LOST = {f"{kind} before": 1 for kind in ("500", "502", "503", "cut", "hang", "html", "empty")}
 UNTOLD = {f"{kind} after": 1 for kind in ("500", "502", "503", "cut", "hang", "html", "empty")} | {"slow": 1}
 CREATES = {**LOST, **UNTOLD, "redirect": 3, "201": 4}
@@ -163,7 +163,7 @@ class Run:
     created_at: float
     visible_at: float
     fate: str = ""
-    words: dict[str, str] = field(default_factory=dict)
+    words: dict[str, str] = field(default_factory=lambda: {"hook": ""})
     gets: int = 0
     get_trouble: tuple[int, str] = (0, "")
     downloads: list[str] = field(default_factory=list)
@@ -188,10 +188,11 @@ class Hostile:
         self.spent: Counter[str] = Counter()
         self.lost: Counter[str] = Counter()
         self.redirected: set[str] = set()  # images whose create was: what comes after that is the same create
-        self.orphans: set[str] = set()
-        self.created = self.pending = self.uploading = self.turn = 0
-        self.burst_until = 0.0
-        self.crowd = asyncio.Event()
+        self.orphans: set[str] = set()  # objects whose upload nobody was told of
+        self.probes: set[str] = set()  # uploads that come alone
+        self.created = self.pending = self.crowd = self.turn = 0
+        self.burst_until = self.uploaded_at = 0.0
+        self.crowded = asyncio.Event()
         self.deleted = asyncio.Event()
         self.hook = ""
         self.tasks: set[asyncio.Task[None]] = set()
@@ -208,7 +209,7 @@ class Hostile:
         }
         self.decks["get"] = Deck("get", seed, GETS, 50)
         self.decks["history"] = Deck("history", seed, HISTORIES, 20)
-        self.decks["create"] = Deck("create", seed, CREATES, 80)
+        self.decks["create"] = Deck("create", seed, CREATES, 75)
         self.decks["late"] = Deck("late", seed, LATE_ROWS, 6)
         self.turns = {
             name: Turn(name, seed, words)
@@ -234,6 +235,8 @@ class Hostile:
     async def trouble(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Who is asked for what."""
         first, _, rest = request.path.strip("/").partition("/")
+        if first != "v1" and KEY in str(request.headers):
+            self.counts["leak: the key was sent elsewhere"] += 1
         match request.method, first, rest.split("/"):
             case "POST", "v1", ["prediction"]:
                 return await self.create(request, handler)
@@ -268,74 +271,87 @@ class Hostile:
     async def create(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         body = orjson.loads(await request.read())
         image = body["input"]["image"]
-        digest = self.picture_behind(image)
+        arrived = self.clock.monotonic()
         self.pending += 1
-        if self.pending >= BURST_PENDING:
-            self.crowd.set()
         try:
             alone = self.pending == 1
             await self.clock.sleep(self.dice.uniform(0.2, 0.5))
-            if await self.is_refused(image, alone):
+            if image in self.redirected:
+                return await self.created_for(body, request, handler)
+            if await self.is_in_burst(alone):
                 kind = self.made("create", BURST[self.turn % len(BURST)])
                 self.turn += 1
                 soon = {"Retry-After": "2"} if kind == "429 soon" else {}
                 return web.json_response({"status": "error", "message": "no"}, status=int(kind[:3]), headers=soon)
-            return await self.create_admitted(request, handler, body, digest, alone)
+            return await self.create_in_turn(body, request, handler, arrived, alone)
         finally:
             self.pending -= 1
-            if self.pending < BURST_PENDING:
-                self.crowd.clear()
 
-    async def is_refused(self, image: str, alone: bool) -> bool:
-        """Whether it belongs to a burst of refusals. One begins when many are under way, so that it is one for all."""
+    async def is_in_burst(self, alone: bool) -> bool:
+        """Whether it meets a burst of refusals. One begins when many wait for it, so that it is one for all of them."""
         if self.created >= self.burst_at and not alone:
-            await self.clock.wait(self.crowd, BURST_PATIENCE)
-            if self.crowd.is_set() and self.created >= self.burst_at:
+            self.crowd += 1
+            if self.crowd >= BURST_CROWD:
+                self.crowded.set()
+            await self.clock.wait(self.crowded, BURST_PATIENCE)
+            self.crowd -= 1
+            if self.crowded.is_set() and self.created >= self.burst_at:
                 self.burst_at += 1000
                 self.burst_until = self.clock.monotonic() + BURST_SECONDS
                 self.turn = (self.burst_at // 1000 - 1) % len(BURST)
-        return self.clock.monotonic() < self.burst_until and image not in self.redirected
+            if self.crowd == 0:
+                self.crowded.clear()
+        return self.clock.monotonic() < self.burst_until
 
-    async def create_admitted(
-        self, request: web.Request, handler: Handler, body: dict[str, Any], digest: str, alone: bool
+    async def create_in_turn(
+        self, body: dict[str, Any], request: web.Request, handler: Handler, arrived: float, alone: bool
     ) -> web.StreamResponse:
+        """What the cards say."""
         image = body["input"]["image"]
+        digest = self.picture_behind(image)
         if digest not in self.dooms:
             self.dooms[digest] = self.decks["doom"].deal(lambda doom: doom != "unlucky" or not self.calm)
-        doom = self.dooms[digest]
-        if doom == "refused":
-            status = 422 if self.dice.random() < 0.5 else 400
-            self.made("create", str(status))
-            return web.json_response({"error": f"no good: {image}"}, status=status)
-        kind = ""
-        if image not in self.redirected and not self.spared(alone):
-            kind = self.made("create", self.decks["create"].deal(lambda kind: self.may_be(kind, digest, doom)))
-        what, _, when = kind.partition(" ")
+        if self.dooms[digest] == "refused":
+            self.made("create", "refused for good")
+            return web.json_response({"error": f"no good: {image}"}, status=self.dice.choice((400, 422)))
+        kind = "" if self.spared(alone) else self.decks["create"].deal(lambda kind: self.may_be(kind, digest))
+        what, _, when = self.made("create", kind).partition(" ")
         if kind == "redirect":
             self.redirected.add(image)
-            return self.redirect(request)
+            path = request.path[:-1] if request.path.endswith("/") else request.path + "/"
+            return web.Response(status=self.dice.choice((301, 302, 307, 308)), headers={"Location": path})
         if when == "before":
             self.lost[digest] += 1
             self.spent[digest] += 1
             return await self.spoilt(request, what)
         if kind == "slow":
             # Longer than the daemon waits, and only then is it created.
-            await self.clock.sleep(CREATE_SECONDS_MAX + 0.6)
-        answer = await handler(request)
-        run = self.begun(answer, digest, doom, body, late=when == "after")
-        if self.hook and body.get("webhook_url"):
-            self.forge(body, run)
+            await self.clock.sleep(arrived + CREATE_SECONDS_MAX + 0.6 - self.clock.monotonic())
+        answer = await self.created_for(body, request, handler, late=when == "after")
         if when == "after":
             return await self.spoilt(request, what)
         if kind == "201":
             answer.set_status(201)
         return answer
 
-    def may_be(self, kind: str, digest: str, doom: str) -> bool:
+    async def created_for(
+        self, body: dict[str, Any], request: web.Request, handler: Handler, *, late: bool = False
+    ) -> web.Response:
+        """Really create it."""
+        answer = await handler(request)
+        assert isinstance(answer, web.Response)
+        run = self.begun(orjson.loads(answer.body)["predictionID"], body["input"]["image"], late=late)
+        if self.hook and body.get("webhook_url"):
+            self.forge(body, run)
+        return answer
+
+    def may_be(self, kind: str, digest: str) -> bool:
+        """Whether a card may be played now."""
         if kind in UNTOLD:
             return not self.calm
         if kind in LOST:
-            return self.created < self.pictures // 2 and self.spent[digest] < SPENT_MAX and doom != "unlucky"
+            early = self.created < self.pictures // 2
+            return early and self.spent[digest] < SPENT_MAX and self.dooms[digest] != "unlucky"
         return True
 
     def spared(self, alone: bool) -> bool:
@@ -348,10 +364,6 @@ class Hostile:
     @property
     def calm(self) -> bool:
         return self.created >= self.pictures * 2 // 3
-
-    def redirect(self, request: web.Request) -> web.StreamResponse:
-        path = request.path[:-1] if request.path.endswith("/") else request.path + "/"
-        return web.Response(status=self.dice.choice((301, 302, 307, 308)), headers={"Location": path})
 
     async def spoilt(self, request: web.Request, what: str, *, now: bool = False) -> web.StreamResponse:
         """An answer that tells nothing. now: not with the others."""
@@ -367,36 +379,27 @@ class Hostile:
             return web.json_response({})
         return web.Response(status=STATUSES[what], text=HTML, content_type="text/html")
 
-    def begun(self, answer: web.StreamResponse, digest: str, doom: str, body: dict[str, Any], *, late: bool) -> Run:
+    def begun(self, id_: str, image: str, *, late: bool) -> Run:
         """Decide all that will become of a new prediction."""
-        assert isinstance(answer, web.Response)
-        document = orjson.loads(answer.body)
-        assert answer.status == 200, document
-        now = self.clock.wall()
-        lateness = self.decks["late"].deal() if late else ""
-        if lateness:
-            self.made("history", lateness)
-        run = Run(
-            document["predictionID"], digest, body["input"]["image"], now, now + float((lateness or "0 0 0").split()[1])
-        )
-        run.words = {"hook": ""} | {
-            name: turn.deal() for name, turn in self.turns.items() if name not in ("running", "lasting")
-        }
+        digest, now = self.picture_behind(image), self.clock.wall()
+        doom = self.dooms[digest]
+        lateness = self.made("history", self.decks["late"].deal() if late else "")
+        run = Run(id_, digest, image, now, now + float((lateness or "late 0 s").split()[1]))
+        run.words |= {name: turn.deal() for name, turn in self.turns.items() if name not in ("running", "lasting")}
         if doom == "lasting":
             run.fate = self.turns["lasting"].deal()
         elif doom == "unlucky":
             run.fate = "PROVIDER_SERVER_ERROR"
         elif self.spent[digest] < SPENT_MAX:
             run.fate = self.decks["spoiled"].deal()
-        if run.fate and doom != "lasting":
-            self.spent[digest] += 1
         if run.fate:
+            self.spent[digest] += doom != "lasting"
             self.made("prediction", f"doomed, {doom}" if doom else run.fate)
+        else:
+            run.downloads = [self.decks["download"].deal() for _ in range(self.dice.choice((1, 1, 1, 2)))]
         # A question about any prediction that fails makes the daemon's look for a lost one worthless.
         kind = self.decks["get"].deal() if self.created < self.pictures // 3 else ""
-        run.get_trouble = (0 if kind == "fresh" else self.dice.randrange(4), kind)
-        if not run.fate:
-            run.downloads = [self.decks["download"].deal() for _ in range(self.dice.choice((1, 1, 1, 2)))]
+        run.get_trouble = (10**9 if kind == "fresh" else self.dice.randrange(4), kind)
         self.runs[run.id] = run
         self.created += 1
         if self.created % STRANGER_EVERY == 0:
@@ -420,11 +423,10 @@ class Hostile:
             return web.json_response({"id": id_, "status": "success", "input": {"image": run.image, "scale": 2}})
         at, kind = run.get_trouble
         run.gets += 1
-        if kind == "fresh":
-            if self.clock.wall() < run.created_at + FRESH_SECONDS:
-                self.made("get", kind)
-                return web.json_response({"status": 404, "error": "not found"}, status=404)
-        elif kind and run.gets > at:
+        if kind == "fresh" and run.gets <= FRESH_GETS:
+            self.made("get", kind)
+            return web.json_response({"status": 404, "error": "not found"}, status=404)
+        if kind and run.gets > at:
             run.get_trouble = (0, "")
             self.made("get", kind)
             if kind == "429":
@@ -475,6 +477,9 @@ class Hostile:
         if run.fate == "retryable":
             text = f"Something went wrong (while reading {run.image})"
             document["output"] = {"retryable": True}
+        elif run.fate.startswith("PROVIDER") and run.words["shape"] == "url":
+            text = f"Something went wrong (while reading {run.image})"
+            document["output"] = {"error_code": run.fate}
         match place:
             case "output.error_message" | "output.error":
                 document["output"] = (document["output"] or {}) | {place.partition(".")[2]: text}
@@ -518,28 +523,30 @@ class Hostile:
     # Pictures there and back
 
     async def presign(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        if kind := self.made("presign", "" if self.spared(self.uploading == 0) else self.decks["presign"].deal()):
+        # The daemon's uploads come close together; after a pause, the first one is its probe.
+        now = self.clock.monotonic()
+        alone, self.uploaded_at = now - self.uploaded_at > 1.0, now
+        kind = self.made("presign", "" if self.spared(alone) else self.decks["presign"].deal())
+        if kind:
             return await self.spoilt(request, kind)
         answer = await handler(request)
         assert isinstance(answer, web.Response)
         place = orjson.loads(answer.body)
+        if alone:
+            self.probes.add(place["id"])
         # What a bucket's signed URL has: letters that can be written in more than one way.
         place["public_url"] += f"?signature={SIGNATURE}%2Bb%2fc%3D%3D&expires=2%3A00"
         return web.json_response(place)
 
     async def put(self, request: web.Request, handler: Handler, id_: str) -> web.StreamResponse:
-        kind = self.made("put", "" if self.spared(self.uploading == 0) else self.decks["put"].deal())
-        self.uploading += 1
-        try:
-            if kind == "cut after":
-                await handler(request)
-                record = orjson.loads((self.data_dir / "uploads" / f"{id_}.json").read_bytes())
-                self.orphans.add(record["name"])
-                await self.tick()
-                return cut(request)
-            return await (self.spoilt(request, kind) if kind else handler(request))
-        finally:
-            self.uploading -= 1
+        kind = self.made("put", "" if id_ in self.probes else self.decks["put"].deal())
+        if kind == "cut after":
+            await handler(request)
+            record = orjson.loads((self.data_dir / "uploads" / f"{id_}.json").read_bytes())
+            self.orphans.add(record["name"])
+            await self.tick()
+            return cut(request)
+        return await (self.spoilt(request, kind) if kind else handler(request))
 
     async def delete(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         answer = await handler(request)

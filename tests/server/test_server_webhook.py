@@ -155,27 +155,36 @@ async def test_whom_a_restart_kept_from_being_told_is_told_after_it_and_once(tmp
             assert [json.loads(body)["exec_id"] for _, body in receiver.received] == [prediction, later]
 
 
-async def test_what_was_given_up_or_is_long_over_is_not_told_after_a_restart(tmp_path):
-    receiver = Receiver(500)
+async def test_what_was_given_up_or_cancelled_or_is_long_over_is_not_told_after_a_restart(tmp_path):
+    receiver, clock, held = Receiver(500), ServerClock(), HeldUpscaler(held=True)
     async with host(receiver.answer) as there:
-        async with bench(tmp_path) as b:
+        async with bench(tmp_path, clock=clock) as b:
             given_up = await b.create(await b.upload(image()), webhook_url=there)
             await told(b, "webhook_given_up")
             await remembered(b, tmp_path, given_up)
-        held = HeldUpscaler(held=True)
-        async with bench(tmp_path, held) as b:
+        async with bench(tmp_path, held, clock=clock) as b:
             cancelled = await b.create(await b.upload(image()), webhook_url=there)
             await held.begun.acquire()
             await b.call("POST", f"/prediction/{cancelled}/cancel")
-        record = json.loads((tmp_path / "predictions" / f"{given_up}.json").read_bytes())
-        (tmp_path / "predictions" / "old.json").write_text(json.dumps(record | {"id": "old", "told": False}))
-        clock = ServerClock()
-        clock.advance(86_500)
-        async with bench(tmp_path, clock=clock) as b:
-            receiver.statuses = [200]
-            later = await b.create(await b.upload(image()), webhook_url=there)
-            await told(b, "webhook_delivered")
-            assert [json.loads(body)["exec_id"] for _, body in receiver.received] == [given_up] * 3 + [later]
+        receiver.statuses = [200]
+        assert await ids_told(tmp_path, there, clock, receiver) == [given_up] * 3 + ["the new one"]
+        # What nobody was told of is told for as long as the result can be fetched.
+        file = tmp_path / "predictions" / f"{given_up}.json"
+        record = json.loads(file.read_bytes()) | {"told": False}
+        file.write_text(json.dumps(record | {"ended_at": clock.wall() - 86_401}))
+        assert await ids_told(tmp_path, there, clock, receiver) == ["the new one"]
+        file.write_text(json.dumps(record | {"ended_at": clock.wall() - 86_300}))
+        assert set(await ids_told(tmp_path, there, clock, receiver, given_up)) == {given_up, "the new one"}
+
+
+async def ids_told(data_dir, there, clock, receiver, *others) -> list[str]:
+    """Start once more, make one prediction, and see who was told of what since the last time."""
+    async with bench(data_dir, clock=clock) as b:
+        new = await b.create(await b.upload(image()), webhook_url=there)
+        for prediction in (new, *others):
+            await remembered(b, data_dir, prediction)
+    received, receiver.received = receiver.received, []
+    return ["the new one" if (id_ := json.loads(body)["exec_id"]) == new else id_ for _, body in received]
 
 
 async def remembered(b, data_dir, prediction) -> None:
