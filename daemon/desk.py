@@ -111,7 +111,7 @@ class Desk:
         waiting = [
             {"picture": shown(path), "inbox": str(folder.config.inbox), "reason": reason}
             for folder, path, reason in self.intake.unready()
-            if what in (shown(path), shown(bytes(folder.config.inbox) + b"/" + path))
+            if shown(os.fsencode(what)) in (shown(path), shown(bytes(folder.config.inbox) + b"/" + path))
         ]
         if not jobs and not waiting:
             waiting = await self._ignored(what)

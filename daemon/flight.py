@@ -45,6 +45,7 @@ class Trip:
     stack: what holds the slot. since: when the tile's state began. watched: since when this process has seen it in that
     state; what it has not waited for itself proves no absence. ask_at: no question before that. found: it was in flight
     when we started, so it may be over since long ago, and its webhook may have come while nobody listened.
+    doubtful: it was looked for longer than a create may take, and most likely is not running.
     """
 
     stack: AsyncExitStack
@@ -52,6 +53,7 @@ class Trip:
     watched: float
     ask_at: float
     found: bool
+    doubtful: bool = False
 
 
 IN_FLIGHT = (State.SUBMITTED, State.SUBMITTING)
@@ -65,6 +67,7 @@ class Flight:
 
     api: which API and account this is, without secrets; what was submitted to another is not absent for being unknown.
     outboxes: by folder. hooks: where the service can tell us, or None. flying: how many slots are held.
+    doubtful: by how many submits that most likely are not running.
     """
 
     config: Config
@@ -86,6 +89,7 @@ class Flight:
     step: Callable[[], AbstractContextManager[None]]
     hooks: Hooks | None = None
     flying: int = 0
+    doubtful: int = 0
     purse: asyncio.Lock = field(default_factory=asyncio.Lock)
     ears: dict[str, asyncio.Event] = field(default_factory=dict)
 
@@ -94,7 +98,7 @@ class Flight:
         gates: list[str] = [Gate.API, Gate.STORAGE, Gate.ROOM]
         if folder is not None:
             gates += [outbox_gate(folder), room_gate(folder)]
-        return self.window.allows(self.flying) and all(map(self.gates.admits, gates))
+        return self.window.allows(self.flying - self.doubtful) and all(map(self.gates.admits, gates))
 
     def hear(self, token: str) -> None:
         """The service says that a submit is over: ask now. What it says is not believed."""
@@ -107,6 +111,7 @@ class Flight:
             return
         async with AsyncExitStack() as stack:
             trip = self._trip(tile, stack)
+            stack.callback(self._doubt, trip, False)
             if tile.state is State.UPLOADED:
                 if not self.admits(tile.job.folder) or not reactions.is_due(tile.due_at, self.clock.wall()):
                     return  # It waits in the ledger; no worker and no slot waits with it.
@@ -119,6 +124,12 @@ class Flight:
                 tile = await (self._look_up(tile, trip) if state is State.SUBMITTING else self._poll(tile, trip))
                 if tile.state is not state:
                     trip.since = trip.watched = self.clock.monotonic()
+                    self._doubt(trip, False)
+
+    def _doubt(self, trip: Trip, doubtful: bool) -> None:
+        """A submit that most likely is not running takes no place in a window that a 429 has made small."""
+        self.doubtful += doubtful - trip.doubtful
+        trip.doubtful = doubtful
 
     def _trip(self, tile: Tile, stack: AsyncExitStack) -> Trip:
         """How long ago the tile's state began, and how long it has to wait, as far as the wall clock can tell."""
@@ -155,7 +166,9 @@ class Flight:
                 event = await submit.intend(tile, sources, self.storage, self.api, now, settings.url_seconds)
                 # One at a time from the look at budget and room to the intent that counts in them.
                 async with self.purse:
-                    if not self.window.allows(self.flying - 1) or not await self._has_room(tile, sources):
+                    if not self.window.allows(self.flying - self.doubtful - 1) or not await self._has_room(
+                        tile, sources
+                    ):
                         visit.learnt = False
                         return await self.ledger.postpone(tile, self.clock.wall() + ROOM_SECONDS)
                     event = await self._over_budget(tile, now) or event
@@ -229,9 +242,11 @@ class Flight:
 
     async def _look_up(self, tile: Tile, trip: Trip) -> Tile:
         """Settle the doubt about a create that may have arrived."""
-        await self.clock.sleep(trip.ask_at - self.clock.monotonic())
+        ear = self._ear(tile, trip.stack)
+        await self.clock.wait(ear, max(0.0, trip.ask_at - self.clock.monotonic()))
+        ear.clear()
         try:
-            found = await submit.look_up(tile, self.predictor)
+            found = await submit.look_up(tile, self.predictor, await self.ledger.books.predictions())
         except Fault as fault:
             self.gates.close(Gate.POLL, fault)  # Told once, for all that are asked about.
             self.log.debug("lookup_failed", **tile.about, reason=fault.said)
@@ -244,6 +259,7 @@ class Flight:
         wall, now = self.clock.wall(), self.clock.monotonic()
         reaction = reactions.doubt(tile, readable, wall, now - trip.watched, self.config.api.create_seconds_max)
         trip.ask_at = now + reaction.wait
+        self._doubt(trip, now - trip.watched >= self.config.api.create_seconds_max * reactions.DOUBT_GRACE)
         if reaction.event is None:
             return await self.ledger.postpone(tile, wall + reaction.wait)
         if isinstance(reaction.event, Absent):

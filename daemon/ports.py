@@ -129,8 +129,10 @@ class Predictor(Protocol):
     async def get(self, prediction: str) -> Progress:
         """Ask once how a prediction stands. Raises Unknown where the API does not know the id."""
 
-    async def find(self, model: str, image_url: str, since: float) -> str | None:
+    async def find(self, model: str, image_url: str, since: float, others: Collection[str] = ()) -> str | None:
         """Search the account's history since `since` (seconds since 1970) for the prediction made from `image_url`.
+
+        others: predictions that are known to be something else, and need not be asked for.
 
         None where the history as it stands now does not have it. Raises Fault where the history cannot be read.
         """

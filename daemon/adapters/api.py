@@ -113,7 +113,7 @@ class Api:
             remedy=remedy,
             gate=self.peer.gate,
             retry_after=answer.retry_after,
-            created=created if status >= 500 else Created.NO,
+            created=Created.NO if 300 <= status < 500 else created,
             rate_limited=status == 429,
         )
 
@@ -134,7 +134,7 @@ def skew(date: str | None, now: float) -> float:
     try:
         ahead = parsedate_to_datetime(date).timestamp() - now if date else 0.0
         return ahead if abs(ahead) > SKEW_SECONDS_MIN else 0.0
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return 0.0
 
 

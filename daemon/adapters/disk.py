@@ -33,11 +33,15 @@ SPARE_BYTES = 8 << 20  # of the state directory's disk: what the ledger may stil
 
 def shown(where: bytes | Path) -> str:
     """A path for people."""
-    return os.fsencode(where).decode("utf-8", "backslashreplace")
+    return names.shown(os.fsencode(where))
 
 
 def _mebibytes(bytes_: int) -> int:
     return -(-bytes_ // (1 << 20))
+
+
+# What a file system says of one name that it does not take; nobody else has to wait for that.
+NAME_REFUSED = {errno.ENAMETOOLONG, errno.EILSEQ}
 
 
 def fault_from(error: OSError, where: bytes | Path, gate: Gate) -> Fault:
@@ -57,6 +61,9 @@ def fault_from(error: OSError, where: bytes | Path, gate: Gate) -> Fault:
         errno.ENOENT: "Mount it, or make the folder",
         errno.EROFS: "Mount it for writing (under systemd: name it in the unit's ReadWritePaths)",
     }.get(error.errno or 0, "Mend it")
+    if error.errno in NAME_REFUSED:
+        said = f"{place} takes no file of that name ({error.strerror})"
+        return Fault(f"{said}.", blame=Blame.HOUSE, remedy="Give the picture another name, and drop it in again.")
     return Fault(f"{said}.", blame=Blame.HOUSE, gate=gate, remedy=f"{remedy}; esrgand goes on by itself.")
 
 

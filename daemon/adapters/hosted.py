@@ -9,7 +9,7 @@ Fails as PICTURE (400, 422), Unknown, Expired, HOUSE (the staging disk is full),
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from datetime import UTC, datetime
 from typing import BinaryIO
 from urllib.parse import quote, urlencode, urljoin, urlsplit
@@ -110,13 +110,13 @@ class HostedPredictor:
         """Ask once how a prediction stands."""
         return progress(await self._prediction(prediction))
 
-    async def find(self, model: str, image_url: str, since: float) -> str | None:
+    async def find(self, model: str, image_url: str, since: float, others: Collection[str] = ()) -> str | None:
         """Look through the history; None only where every prediction that could be ours was seen and is not."""
         start = self._start(since)
-        found = await self._find(model, image_url, start)
+        found = await self._find(model, image_url, start, others)
         if found is None and self._start(since) < start:
             # Only its answers told how far our clocks are apart: it was too short a look.
-            found = await self._find(model, image_url, self._start(since))
+            found = await self._find(model, image_url, self._start(since), others)
         return found
 
     def _start(self, since: float) -> float:
@@ -130,9 +130,11 @@ class HostedPredictor:
         start = min(since, since + ahead)
         return (start if start <= now else now - FUTURE_SECONDS) - SKEW_SECONDS
 
-    async def _find(self, model: str, image_url: str, start: float) -> str | None:
+    async def _find(self, model: str, image_url: str, start: float, others: Collection[str]) -> str | None:
         unproven: Fault | None = None
         async for candidate in self._history(model, start):
+            if candidate in others:
+                continue
             try:
                 theirs = _image(await self._prediction(candidate))
             except Fault as fault:
@@ -216,19 +218,20 @@ class HostedPredictor:
         """The ids of all predictions since `start`; ends only where the history has ended."""
         begin = datetime.fromtimestamp(max(start, 0.0), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         seen: set[str] = set()
+        before: list[str] = []
         offset = 0
         for _ in range(HISTORY_PAGES_MAX):
             query = urlencode({"model": model, "from": begin, "limit": HISTORY_ROWS, "offset": offset})
             rows, total = self._rows(await self._api.call("GET", f"/executions?{query}"))
-            fresh = 0
+            page: list[str] = []
             for row in rows:
                 prediction = prediction_id(row)
                 if prediction is None or not isinstance(row, dict):
                     raise _unread("the prediction API gave a row without an id")
+                page.append(prediction)
                 if prediction in seen:
-                    continue
+                    continue  # Others were made meanwhile, and moved it to this page.
                 seen.add(prediction)
-                fresh += 1
                 made = moment(row.get("created_at"))
                 # A day to spare: the API's times may be those of another time zone, and one question more is cheap.
                 if made is None or made >= start - ROW_SECONDS_SPARE:
@@ -236,8 +239,9 @@ class HostedPredictor:
             offset += len(rows)
             if not rows or (total is not None and offset >= total):
                 return
-            if not fresh:
+            if page == before:
                 raise _unread("the prediction API gave the same rows twice")
+            before = page
         raise _unread(f"it has more than {HISTORY_PAGES_MAX * HISTORY_ROWS} rows since then")
 
     def _rows(self, answer: Answer) -> tuple[list[object], int | None]:

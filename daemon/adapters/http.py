@@ -25,6 +25,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
 from daemon import __version__
+from daemon.adapters.answers import one_line
 from daemon.ports import Clock
 from daemon.rules.faults import Blame, Created, Fault, Gate, Outlook
 
@@ -122,7 +123,7 @@ class Http:
         except FOREIGN as error:
             session.errors += 1
             # The foreign exception may carry the URL with its signature, so it is not chained.
-            raise _fault(error, target.host or "", peer, paid=lane is Lane.CREATE) from None
+            raise _fault(error, one_line(target.host or ""), peer, paid=lane is Lane.CREATE) from None
         finally:
             session.users -= 1
             await _close_when_idle(session)
@@ -181,9 +182,9 @@ class Http:
             raise _forbidden(peer, "is given by something that is not a web address")
         local = is_loopback(host)
         if target.scheme != "https" and not (target.scheme == "http" and local and self._insecure_loopback):
-            raise _forbidden(peer, f"at {host} would be spoken to without encryption")
+            raise _forbidden(peer, f"at {one_line(host)} would be spoken to without encryption")
         if lane is Lane.FILES and _literal(host) and not self.reachable(host):
-            raise _forbidden(peer, f"is given as {host}, an address in a local network")
+            raise _forbidden(peer, f"is given as {one_line(host)}, an address in a local network")
         return target
 
     def reachable(self, address: str) -> bool:
@@ -284,7 +285,8 @@ def _explained(error: BaseException, host: str, name: str) -> tuple[str, str, Ou
         return f"{name} at {host} cannot be reached: no encrypted (TLS) connection.", _NETWORK, Outlook.PASSING
     if isinstance(error, aiohttp.ClientConnectorError):
         # The connection that failed may be the one to the proxy.
-        where = f"{name} at {host}" if error.host == host else f"The proxy at {error.host}"
+        there = one_line(error.host or "")
+        where = f"{name} at {host}" if there == host else f"The proxy at {there}"
         return f"{where} cannot be reached: {_os_words(error.os_error)}.", _NETWORK, Outlook.PASSING
     if isinstance(error, aiohttp.ConnectionTimeoutError):
         return f"{name} at {host} cannot be reached: no answer to the connection.", _NETWORK, Outlook.PASSING

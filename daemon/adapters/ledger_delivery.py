@@ -37,6 +37,11 @@ DELIVERED_SINCE_PAID = """
 """
 UNSTAGED = ("submitting", "submitted", "ready")
 UNDELIVERED = (*UNSTAGED, "fetched")
+# A submit in doubt may still carry the id that the service forgot: it is to be found again.
+PREDICTIONS = """
+    SELECT prediction FROM tile WHERE state = 'submitted' AND prediction IS NOT NULL
+    UNION SELECT * FROM (SELECT prediction FROM bill ORDER BY billed_at DESC LIMIT 5000)
+"""
 PROMISED = """
     SELECT total(j.width * j.height * j.scale * j.scale) FROM tile t JOIN job j ON j.id = t.job
     WHERE t.state IN (SELECT value FROM json_each(?)) AND (? OR t.folder = ?)
@@ -217,6 +222,10 @@ class Books:
             return int(rows.fetchone()[0] * RESULT_BYTES_PER_PIXEL)
 
         return await self._database.read(work)
+
+    async def predictions(self) -> set[str]:
+        """Predictions that are known to be some tile's: the last that were billed, and what is in flight."""
+        return await self._database.read(lambda db: {row[0] for row in db.execute(PREDICTIONS)})
 
     async def submits(self, since: float) -> list[tuple[float, float | None]]:
         """The submits that left since then: when each left, and when its answer came (None: never)."""

@@ -181,7 +181,7 @@ def _last(status: int) -> web.Response:
 def _is_our_doing(record: logging.LogRecord) -> bool:
     """Whether a record tells of a defect; what a client sends amiss is its own affair, and may have a token in it."""
     error = record.exc_info[1] if record.exc_info else None
-    return not isinstance(error, HttpProcessingError | web.RequestPayloadError)
+    return not isinstance(error, HttpProcessingError | web.RequestPayloadError | ConnectionError)
 
 
 LOGGER = server_logger.getChild("listener")

@@ -10,6 +10,7 @@ the gate STORAGE.
 """
 
 import asyncio
+import contextlib
 import io
 from collections.abc import AsyncIterator
 from typing import BinaryIO
@@ -71,7 +72,13 @@ class VendorStorage:
             raise _refused("The prediction API's answer to an upload is not usable", outlook=Outlook.PASSING)
         headers = {"Content-Type": content_type, "Content-Length": str(bytes_)}
         headers |= {str(name): str(value) for name, value in required.items()}
-        await self._send(address, headers, source, bytes_)
+        try:
+            await self._send(address, headers, source, bytes_)
+        except Fault:
+            # It may have arrived all the same, and only we know its name.
+            with contextlib.suppress(Fault):
+                await self.delete(str(ref))
+            raise
         expires_at = moment(given.get("expires_at"))
         return Asset(str(ref), url, expires_at if expires_at is not None else self._clock.wall() + self._url_seconds)
 

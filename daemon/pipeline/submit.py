@@ -5,6 +5,8 @@ Submit: the one step that cannot be repeated, and the look into the history that
 SERVICE with `created` NO or MAYBE (API), or as HOUSE (the inbox is unavailable).
 """
 
+from collections.abc import Collection
+
 from daemon.ports import Asset, Predictor, Sources, Storage
 from daemon.rules.hooks import Hook
 from daemon.rules.job import Tile
@@ -39,9 +41,12 @@ async def submit(tile: Tile, predictor: Predictor, hook: Hook | None = None) -> 
     return Accepted(prediction=await predictor.create(tile.job.recipe, tile.asset_url, hook))
 
 
-async def look_up(tile: Tile, predictor: Predictor) -> Found | None:
-    """Search the service's history for a submit in doubt; None where the history does not have it now."""
+async def look_up(tile: Tile, predictor: Predictor, others: Collection[str] = ()) -> Found | None:
+    """Search the service's history for a submit in doubt; None where the history does not have it now.
+
+    others: predictions that are known to be another's.
+    """
     assert tile.asset_url is not None
     assert tile.intent_at is not None
-    prediction = await predictor.find(tile.job.recipe.model, tile.asset_url, tile.intent_at)
+    prediction = await predictor.find(tile.job.recipe.model, tile.asset_url, tile.intent_at, others)
     return Found(prediction=prediction) if prediction is not None else None

@@ -135,7 +135,8 @@ def doubt(tile: Tile, found_nothing: bool, now: float, watched: float, create_se
                     due_at=NEVER,
                 )
             )
-        return Reaction(wait=DOUBT_PAUSE_SECONDS * 2)
+        # Soon after the create others are as fresh, and not known everywhere yet: there is no reason to wait longer.
+        return Reaction(wait=DOUBT_PAUSE_SECONDS * 2 if watched >= grace else max(1.0, grace - watched))
     if watched < grace:
         return Reaction(wait=max(1.0, min(grace - watched, DOUBT_PAUSE_SECONDS)))
     if tile.absences + 1 < DOUBT_LOOKS:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import BinaryIO
 
 from daemon.ports import Progress, Running, Succeeded
@@ -84,12 +84,13 @@ class FakePredictor:
             self.running.discard(prediction)
         return answer
 
-    async def find(self, model: str, image_url: str, since: float) -> str | None:
+    async def find(self, model: str, image_url: str, since: float, others: Collection[str] = ()) -> str | None:
         self.searched.append(image_url)
         await asyncio.sleep(0)
         if self.lookups and (fault := self.lookups.popleft()):
             raise fault
-        return self.made.get(image_url)
+        found = self.made.get(image_url)
+        return None if found in others else found
 
     async def download(self, url: str, sink: BinaryIO, bytes_max: int) -> int:
         raise Fault("There is nothing to fetch here.", blame=Blame.SERVICE, gate=Gate.FETCH)

@@ -35,7 +35,8 @@ def encoded(times: int) -> str:
     return url
 
 
-any_text = st.text(st.characters(exclude_categories=()), max_size=30)  # lone surrogates, controls, marks of direction
+# Controls, marks of direction, and surrogates that stand for nothing or for a byte.
+any_text = st.text(st.characters(exclude_categories=()), max_size=30) | st.sampled_from(["a\ud800", "\udcffb"])
 hostile_text = st.one_of(
     any_text,
     st.sampled_from(

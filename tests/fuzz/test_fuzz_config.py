@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fuzz_kit import assert_plain, fuzz, hostile_text, quiet
+from fuzz_kit import SIGNATURE, assert_plain, fuzz, hostile_text, quiet
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -36,10 +36,12 @@ NAMES = sorted({key for model in SECTIONS.values() for key in model.model_fields
 PIPED = (
     "|/|/srv/in|/srv/in/sub|in|~|~nobody-has-this-name|..|auto|keep|archive|move|gcs|vendor|public|embedded|https://h"
     "|http://h|https://[::1|https:///x|//[|127.0.0.1:80|[::1]:0|0.0.0.0:80|a..b:80|[x]:1|\0:1|a b:1|é:1|:::1|1:|*.jpg"
-    "|[!|[z-a]|**|?|{stem}|{stem}_{scale}|{{{stem}}}|{stem|{stem!r}|{stem:>9}|{0}|{{stem}}|..{stem}|\n{stem}"
+    "|[!|[z-a]|**|?|{stem}|{stem}_{scale}|{{{stem}}}|{stem|{stem!r}|{stem:>9}|{0}|{{stem}}|{stem}{size}|..{stem}|\n{stem}"
 )
 TEXTS = PIPED.split("|")
-texts = st.sampled_from(TEXTS) | hostile_text.map(lambda text: text.encode("utf-8", "replace").decode())
+texts = st.sampled_from(TEXTS) | hostile_text.map(
+    lambda text: text.encode("utf-8", "replace").decode().replace(SIGNATURE, "a signature")
+)
 plain = st.one_of(
     texts,
     texts,
@@ -63,7 +65,12 @@ places = st.one_of(
 )
 lists = st.lists(texts, max_size=3)
 fitting = st.one_of(
-    st.tuples(st.sampled_from([("folder", "name"), ("http", "listen"), ("folder", "archive")]), texts),
+    st.tuples(
+        st.sampled_from([("folder", "failed"), ("api", "key_file"), ("state_dir", None)]),
+        st.sampled_from(["~nobody-has-this-name", "~", "a\0b", " ", "..", "/" + "x" * 5000]),
+    ),
+    st.tuples(st.just(("http", "listen")), st.sampled_from([text for text in TEXTS if ":" in text])),
+    st.tuples(st.just(("folder", "name")), st.sampled_from([text for text in TEXTS if "{" in text])),
     st.tuples(st.sampled_from([("folder", "include"), ("folder", "exclude")]), lists),
     st.tuples(st.sampled_from([("folder", "scale"), ("api", "poll_seconds_min")]), st.floats(0, 11)),
 )
@@ -74,6 +81,7 @@ def edited(edits: list[tuple[tuple[str, str | None], object]], inboxes: list[str
     """The example with a folder for each inbox, and some values set."""
     configuration: dict[str, Any] = tomllib.loads(EXAMPLE)
     configuration["folder"] = [configuration["folder"][0] | {"inbox": inbox} for inbox in inboxes]
+    configuration["http"]["token_file"] = "token"
     for (section, key), value in edits:
         if key is None:
             configuration[section] = value
@@ -86,7 +94,9 @@ def edited(edits: list[tuple[tuple[str, str | None], object]], inboxes: list[str
 
 
 configurations = st.builds(
-    edited, edits, st.lists(st.sampled_from(["/srv/in", "/srv/in/sub", "in"]), min_size=1, max_size=2, unique=True)
+    edited,
+    edits | fitting.map(lambda edit: [edit]),
+    st.lists(st.sampled_from(["/srv/in", "/srv/in/sub", "in"]), min_size=1, max_size=2, unique=True),
 )
 
 
@@ -182,6 +192,18 @@ def test_a_slip_in_the_example_is_told(tmp_path: Path, at: int, removed: int, pu
         for complaint in found.complaints if isinstance(found, ConfigError) else []:
             assert_plain(complaint, 1100)
             assert not PYTHONS.search(complaint), complaint
+
+
+MONSTERS = [*LONG, Raw("-" + "9" * 5000), Raw('"' + "x" * 90_000 + '"'), Raw("{a" + ".a" * 2000 + " = 1}"), Raw("-0x1")]
+
+
+@fuzz()
+@given(places, st.sampled_from(MONSTERS), st.booleans())
+def test_a_monster_is_told_in_short(place: tuple[str, str | None], monster: Raw, in_list: bool) -> None:
+    configuration = edited([(place, [monster] if in_list else monster)], ["/srv/in"])
+    found = outcome(partial(parse, written(configuration), BASE))
+    if isinstance(found, ConfigError):
+        assert_told(found, set(configuration))
 
 
 PRIVATE = ["api.auth", "api.key_file", "http.token_file", "webhook.secret_file", "storage.credentials_file"]

@@ -6,7 +6,7 @@ it, with every fault that the contract knows. What must never happen is told to 
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
@@ -234,12 +234,12 @@ class SimPredictor:
         run.reported_spoiled = True
         return Spoiled("CUDA out of memory" if run.end == "spoiled" else "broken", run.end == "spoiled", PRICE)
 
-    async def find(self, model: str, image_url: str, since: float) -> str | None:
+    async def find(self, model: str, image_url: str, since: float, others: Collection[str] = ()) -> str | None:
         service = self._service
         await self._travel()
         self._fail(service.faults.call, Gate.POLL)
         for run in service.runs.values():
-            if run.url == image_url and self._machine.time() >= run.listed_at:
+            if run.id not in others and run.url == image_url and self._machine.time() >= run.listed_at:
                 return run.id
         return None
 
