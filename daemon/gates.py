@@ -27,9 +27,16 @@ def room_gate(folder: int) -> str:
     return f"{Gate.ROOM.value}:{folder}"
 
 
+def _disk(name: str) -> str:
+    """Which disk a gate is about; of the others, the gate itself."""
+    if name in (Gate.STAGING, Gate.ROOM):
+        return Gate.STAGING.value
+    return name.replace(f"{Gate.ROOM.value}:", f"{Gate.OUTBOX.value}:", 1)
+
+
 @dataclass(slots=True)
 class _Gate:
-    """closings: since it was last open. closed_ever: what tells one closing from another."""
+    """closings: since it was last open. closed_ever: what tells one closing from another. told: at its closing."""
 
     fault: Fault | None = None
     closed_until: float = 0.0
@@ -37,6 +44,7 @@ class _Gate:
     closings: int = 0
     closed_ever: int = 0
     probing: bool = False
+    told: bool = False
     moved: asyncio.Event = field(default_factory=asyncio.Event)
 
     def notify(self) -> None:
@@ -93,9 +101,9 @@ class Gates:
         until = now + reactions.gate_seconds(fault, gate.closings, self._clock.dice())
         if gate.fault is None:
             gate.closed_at = self._clock.wall()
-            # One wrong key may close several gates; that is told once.
-            told = any(other.fault is not None and other.fault.said == fault.said for other in self._gates.values())
-            tell = self._log.debug if told else self._log.warning
+            # One wrong key, or one full disk, may close several gates; that is told once.
+            gate.told = not self._closed_with(name, fault)
+            tell = self._log.warning if gate.told else self._log.debug
             tell("gate_closed", gate=name, reason=fault.said, remedy=fault.remedy)
         # Several that were under way fail of one cause: that is one closing.
         if gate.fault is None or gate.probing or now >= gate.closed_until:
@@ -107,12 +115,26 @@ class Gates:
         gate.closed_ever += 1
         gate.notify()
 
+    def _closed_with(self, name: str, fault: Fault) -> list[_Gate]:
+        """The other gates that are closed for the same reason: in the same words, or for the same disk."""
+        return [
+            gate
+            for other, gate in self._gates.items()
+            if other != name
+            and gate.fault is not None
+            and (gate.fault.said == fault.said or _disk(other) == _disk(name))
+        ]
+
     def open(self, name: str) -> None:
         """Somebody got through."""
         gate = self._gates.get(name)
         if gate is not None and gate.fault is not None:
-            self._log.info("gate_opened", gate=name, seconds=round(self._clock.wall() - gate.closed_at, 3))
-            gate.fault, gate.closings, gate.probing = None, 0, False
+            fault, gate.fault, gate.closings, gate.probing = gate.fault, None, 0, False
+            others = self._closed_with(name, fault) if gate.told else []
+            for other in others:
+                other.told = True  # Whoever opens last says that it is over.
+            tell = self._log.info if gate.told and not others else self._log.debug
+            tell("gate_opened", gate=name, seconds=round(self._clock.wall() - gate.closed_at, 3))
             gate.notify()
             self.on_open()
 

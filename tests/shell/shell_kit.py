@@ -47,17 +47,17 @@ def captured_log() -> tuple[Any, LogCapture]:
 class SmallFiles(Files):
     """The real file system, but for how much room it has. rooms: bytes, by folder; none is named: plenty.
 
-    A staging's spare comes on top of what is named for it. broken: what a folder raises instead.
+    A staging's spare comes on top of what is named for it. broken: what a folder raises instead. asked: in order.
     """
 
     def __init__(self) -> None:
         self.rooms: dict[str, int] = {}
         self.broken: dict[str, OSError] = {}
-        self.asked = 0
+        self.asked: list[str] = []
 
     def room(self, folder: AnyPath) -> int:
-        self.asked += 1
         name = os.fsdecode(folder).rpartition("/")[2]
+        self.asked.append(name)
         if name in self.broken:
             raise self.broken[name]
         if name not in self.rooms:

@@ -1,18 +1,23 @@
 """Flight, where the money is: one intent, one create; what is in doubt is looked up and never repeated by reflex."""
 
 import asyncio
+import errno
+import os
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Collection
 from pathlib import Path
 
 import pytest
 from fakes.clock import FakeClock
 from fakes.facts import BILL, settled
 from fakes.predictor import FakePredictor, cut, refused
-from shell_kit import House, house
+from shell_kit import House, SmallFiles, house
 
-from daemon.ports import Running, Spoiled, mark
+from daemon.gates import outbox_gate, room_gate
+from daemon.health import Health
+from daemon.ports import Progress, Running, Spoiled, mark
 from daemon.rules.faults import Blame, Created, Fault, Gate, LedgerBroken, Outlook, Unknown
+from daemon.rules.hooks import Hooks
 from daemon.rules.job import Tile
 from daemon.rules.lifecycle import NEVER, State, Withdrawn
 from daemon.rules.reactions import DOUBT_SECONDS_MAX
@@ -144,12 +149,12 @@ async def test_one_that_turns_up_in_the_second_look_is_not_paid_twice(at_work: H
     find = at_work.predictor.find
 
     class Lagging(FakePredictor):
-        async def find(self, model: str, image_url: str, since: float) -> str | None:
+        async def find(self, model: str, image_url: str, since: float, others: Collection[str] = ()) -> str | None:
             nonlocal searched
             searched += 1
             if (await at_work.now(tile)).absences:
                 at_work.predictor.made[image_url] = "prediction-late"
-            return await find(model, image_url, since)
+            return await find(model, image_url, since, others)
 
     lagging = Lagging()
     lagging.__dict__ = at_work.predictor.__dict__
@@ -426,6 +431,421 @@ async def test_what_a_person_released_passes_the_budget(tmp_path: Path, clock: F
         assert (await fly(at_work, await at_work.now(tile))).state is State.READY
 
 
+# Room
+
+RESULT_BYTES = 72  # what a picture of these tests may need
+PLACES = ["staging", "out0"]
+
+
+def problems(house: House) -> list[str]:
+    """What the status, and the health page, say is wrong."""
+    folders = {folder.id: folder for folder in house.folders}
+    now = house.clock.monotonic()
+    return Health(house.clock, house.dispatcher, folders, started_at=now, ledger_at=now).problems()
+
+
+def wait_for_gates(house: House) -> None:
+    """Let the time pass until every closed gate may be probed."""
+    waits = [house.gates.seconds_left(closed.name) or 0.0 for closed in house.gates.closed()]
+    house.clock.advance(max(waits, default=0.0))
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("error", [None, errno.EROFS, errno.EACCES, errno.EIO])
+async def test_without_room_nothing_is_submitted_and_nothing_is_lost(
+    tmp_path: Path, clock: FakeClock, place: str, error: int | None
+) -> None:
+    files = SmallFiles()
+    async with house(tmp_path, clock, files=files) as at_work:
+        tile = await at_work.uploaded()
+        if error is None:
+            files.rooms[place] = RESULT_BYTES - 1
+        else:
+            files.broken[place] = OSError(error, os.strerror(error))
+        for _ in range(4):
+            tile = await fly(at_work, tile)
+            assert (tile.state, tile.attempts, tile.wrongs, tile.submits) == (State.UPLOADED, 0, 0, 0)
+            [closed] = at_work.gates.closed()
+            assert closed.name == ("room" if place == "staging" else "room:1")
+            assert place in closed.fault.said
+            assert problems(at_work) == [f"{closed.fault.said} {closed.fault.remedy}"]
+            wait_for_gates(at_work)
+        assert at_work.predictor.urls == []
+        assert [line["log_level"] for line in at_work.told("gate_closed")] == ["warning"], "it is said once"
+        assert at_work.told("gate_opened") == []
+
+        files.rooms.clear()
+        files.broken.clear()
+        assert (await fly(at_work, tile)).state is State.READY
+        assert len(at_work.predictor.urls) == 1
+        assert len(at_work.told("gate_opened")) == 1
+        assert problems(at_work) == []
+
+
+@pytest.mark.parametrize("place", PLACES)
+async def test_the_last_byte_of_room_is_used(tmp_path: Path, clock: FakeClock, place: str) -> None:
+    files = SmallFiles()
+    files.rooms[place] = RESULT_BYTES
+    async with house(tmp_path, clock, files=files) as at_work:
+        assert (await fly(at_work, await at_work.uploaded())).state is State.READY
+        assert at_work.gates.closed() == []
+
+
+async def test_a_full_disk_is_looked_at_seldom_and_by_one(tmp_path: Path, clock: FakeClock) -> None:
+    files = SmallFiles()
+    files.rooms["out0"] = 0
+    async with house(tmp_path, clock, files=files) as at_work:
+        tiles = [await at_work.uploaded(number) for number in range(10)]
+        await fly_all(at_work, tiles)
+        assert files.asked.count("out0") == 1
+        await fly_all(at_work, tiles)
+        assert files.asked.count("out0") == 1
+        for _ in range(8):
+            wait_for_gates(at_work)
+            clock.advance(5.0)
+            await fly_all(at_work, [await at_work.now(tile) for tile in tiles])
+        assert files.asked.count("out0") == 9
+        assert (at_work.gates.seconds_left("room:1") or 0) <= 30, "a person who made room is waiting"
+        assert len(at_work.told("gate_closed")) == 1
+
+
+async def test_it_goes_on_by_itself(tmp_path: Path, clock: FakeClock) -> None:
+    """The lane sleeps until the gate may be probed; when it opens, everybody looks again."""
+    files = SmallFiles()
+    async with house(tmp_path, clock, files=files) as at_work:
+        lanes = at_work.dispatcher.lanes
+        tiles = [await at_work.uploaded(number) for number in range(3)]
+        files.rooms["out0"] = 0
+        await fly_all(at_work, tiles)
+        assert await lanes["flight"].find(9, set()) == [], "no worker and no slot waits with them"
+        wait_for_gates(at_work)
+        clock.advance(5.0)
+        await fly(at_work, await at_work.now(tiles[0]))  # Still none: now it waits for longer than the pictures do.
+        clock.advance(6.0)
+        assert await lanes["flight"].find(9, set()) == []
+        due = await lanes["flight"].next_due()
+        assert due == pytest.approx(clock.wall() + (at_work.gates.seconds_left("room:1") or 0.0))
+        assert due > clock.wall()
+        files.rooms.clear()
+        wait_for_gates(at_work)
+        clock.advance(5.0)
+        found = await lanes["flight"].find(9, set())
+        assert [tile.key for tile in found] == [tile.key for tile in tiles]
+        for lane in at_work.dispatcher.all_lanes():
+            lane.poked.clear()
+        await fly(at_work, found[0])
+        assert all(lane.poked.is_set() for lane in at_work.dispatcher.all_lanes())
+        assert [(await fly(at_work, tile)).state for tile in found[1:]] == [State.READY, State.READY]
+
+
+@pytest.mark.parametrize("place", PLACES)
+async def test_those_in_flight_do_not_all_believe_in_the_same_room(
+    tmp_path: Path, clock: FakeClock, place: str
+) -> None:
+    """What is promised to one is not free for the next, from its intent until its result is there."""
+    files = SmallFiles()
+    files.rooms[place] = 3 * RESULT_BYTES + RESULT_BYTES // 2
+    async with house(tmp_path, clock, files=files) as at_work:
+        at_work.predictor.answers.extend([Running("processing")] * 30)
+        tiles = await fly_all(at_work, [await at_work.uploaded(number) for number in range(10)])
+        assert len(at_work.predictor.urls) == 3
+        assert sorted(tile.state for tile in tiles) == [State.READY] * 3 + [State.UPLOADED] * 7
+        files.rooms[place] += 2 * RESULT_BYTES
+        wait_for_gates(at_work)
+        clock.advance(5.0)
+        await fly_all(at_work, [tile for tile in tiles if tile.state is State.UPLOADED])
+        assert len(at_work.predictor.urls) == 5
+
+
+async def test_what_is_fetched_needs_no_more_room_in_staging_and_what_is_delivered_none(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    files = SmallFiles()
+    files.rooms |= dict.fromkeys(PLACES, RESULT_BYTES)
+    async with house(tmp_path, clock, files=files) as at_work:
+        one, other = await at_work.uploaded(0), await at_work.uploaded(1)
+        one = await at_work.bring(await fly(at_work, one), State.FETCHED, b"result")
+        assert (await fly(at_work, other)).state is State.UPLOADED
+        assert [closed.name for closed in at_work.gates.closed()] == ["room:1"], "staging has room"
+        at_work.disk.staged(one).write_bytes(b"result")
+        for due in await at_work.dispatcher.delivery.find(9, set()):
+            await at_work.dispatcher.delivery.write(*due)
+        wait_for_gates(at_work)
+        clock.advance(5.0)
+        assert (await fly(at_work, await at_work.now(other))).state is State.READY
+
+
+async def test_a_full_outbox_holds_up_no_other_folder(tmp_path: Path, clock: FakeClock) -> None:
+    files = SmallFiles()
+    files.rooms["out0"] = 0
+    async with house(tmp_path, clock, folders=2, files=files) as at_work:
+        tiles = []
+        for folder in range(2):
+            tile = await at_work.admit("a.png", b"%d" % folder, folder=folder)
+            await at_work.dispatcher._upload(tile)
+            tiles.append(await at_work.now(tile))
+        assert [tile.state for tile in await fly_all(at_work, tiles)] == [State.UPLOADED, State.READY]
+        assert [closed.name for closed in at_work.gates.closed()] == ["room:1"]
+        more = await at_work.admit("b.png", b"2", folder=1)
+        await at_work.dispatcher._upload(more)
+        found = await at_work.dispatcher.lanes["flight"].find(9, set())
+        assert [tile.key for tile in found] == [more.key]
+
+
+@pytest.mark.parametrize(("full", "goes"), [(["out0"], True), (["out1"], True), (["out0", "out1"], False)])
+async def test_a_copy_in_another_folder_is_reason_enough_to_go(
+    tmp_path: Path, clock: FakeClock, full: list[str], goes: bool
+) -> None:
+    files = SmallFiles()
+    files.rooms |= dict.fromkeys(full, 0)
+    async with house(tmp_path, clock, folders=2, files=files) as at_work:
+        tile = await at_work.uploaded()
+        await at_work.admit("copy.png", b"picture 0", folder=1)
+        assert (await fly(at_work, tile)).state is (State.READY if goes else State.UPLOADED)
+        assert len(at_work.predictor.urls) == goes
+        expected = {room_gate(int(name[-1]) + 1) for name in full if goes is False or name == "out0"}
+        assert {closed.name for closed in at_work.gates.closed()} == expected
+
+
+async def test_an_outbox_that_takes_nothing_anyway_is_not_asked_for_room(tmp_path: Path, clock: FakeClock) -> None:
+    """Its own gate has said so already; nothing is paid for it meanwhile, and nothing more is said."""
+    files = SmallFiles()
+    async with house(tmp_path, clock, files=files) as at_work:
+        tile = await at_work.uploaded()
+        at_work.gates.close(outbox_gate(1), Fault("It is gone.", blame=Blame.HOUSE, gate=Gate.OUTBOX))
+        assert not at_work.dispatcher.flight.admits(1)
+        assert (await fly(at_work, tile)).state is State.UPLOADED
+        await at_work.admit("copy.png", b"picture 0")
+        assert files.asked == []
+        assert len(at_work.told("gate_closed")) == 1
+        at_work.gates.open(outbox_gate(1))
+        assert (await fly(at_work, tile)).state is State.READY
+
+
+async def test_an_outbox_that_closes_on_the_way_stops_the_submit(tmp_path: Path, clock: FakeClock) -> None:
+    """Between the look at the gates and the intent lie a look at the source and one at the storage."""
+    files = SmallFiles()
+
+    class Closing(SmallFiles):
+        def room(self, folder: "os.PathLike[str] | bytes") -> int:  # type: ignore[override]
+            at_work.gates.close(outbox_gate(1), Fault("It is gone.", blame=Blame.HOUSE, gate=Gate.OUTBOX))
+            return super().room(folder)  # type: ignore[arg-type]
+
+    files = Closing()
+    async with house(tmp_path, clock, files=files) as at_work:
+        tile = await fly(at_work, await at_work.uploaded())
+        assert (tile.state, tile.attempts, at_work.predictor.urls) == (State.UPLOADED, 0, [])
+        assert files.asked == ["staging"], "and then it was over"
+
+
+async def test_a_probe_that_found_no_room_opens_no_other_gate(tmp_path: Path, clock: FakeClock) -> None:
+    files = SmallFiles()
+    async with house(tmp_path, clock, files=files) as at_work:
+        tile = await at_work.uploaded()
+        at_work.gates.close("api", refused())
+        wait_for_gates(at_work)
+        files.rooms["staging"] = 0
+        assert (await fly(at_work, tile)).state is State.UPLOADED
+        assert at_work.gates.seconds_left("api") is not None, "nobody asked the API"
+        files.rooms.clear()
+        wait_for_gates(at_work)
+        clock.advance(5.0)
+        assert (await fly(at_work, await at_work.now(tile))).state is State.READY
+        assert at_work.gates.closed() == []
+
+
+async def test_what_nobody_waits_for_any_more_does_not_wait_for_room(tmp_path: Path, clock: FakeClock) -> None:
+    files = SmallFiles()
+    files.rooms["out0"] = 0
+    async with house(tmp_path, clock, files=files) as at_work:
+        tile = await at_work.uploaded()
+        await at_work.ledger.write(lambda db: db.execute("UPDATE picture SET phase = 'gone'"))
+        assert (await fly(at_work, tile)).state is State.FAILED
+        assert (at_work.predictor.urls, at_work.gates.closed()) == ([], [])
+
+
+async def test_what_is_in_flight_already_needs_no_room_to_go_on(tmp_path: Path, clock: FakeClock) -> None:
+    """It is paid for: its result may wait with the service, and then in staging."""
+    files = SmallFiles()
+    files.rooms |= dict.fromkeys(PLACES, 0)
+    async with house(tmp_path, clock, files=files) as at_work:
+        tile = await at_work.bring(await at_work.uploaded(), State.SUBMITTED)
+        at_work.predictor.made = {"": str(tile.prediction)}
+        assert (await fly(at_work, tile)).state is State.READY
+        assert files.asked == []
+
+
+# Too many requests
+
+
+def too_many(retry_after: float) -> Fault:
+    return Fault(
+        "The API answered 429.", blame=Blame.SERVICE, gate=Gate.API, rate_limited=True, retry_after=retry_after
+    )
+
+
+class Slow(FakePredictor):
+    """Predictions end when they are let; until then nobody is answered."""
+
+    def __init__(self, house: House) -> None:
+        self.__dict__ = house.predictor.__dict__
+        self.let: dict[str, asyncio.Event] = {}
+        house.dispatcher.flight.predictor = self
+
+    async def get(self, prediction: str) -> Progress:
+        await self.let.setdefault(prediction, asyncio.Event()).wait()
+        return await super().get(prediction)
+
+    def end(self, *predictions: str) -> None:
+        for prediction in predictions or list(self.running):
+            self.let.setdefault(prediction, asyncio.Event()).set()
+
+
+async def until(house: House, true: Callable[[], bool]) -> None:
+    """Wait until the flights have come to that; each look at the ledger lets them go on."""
+    async with asyncio.timeout(30):
+        while not true():
+            await house.ledger.counts()
+
+
+class Flights:
+    """Flights under way; they are ended with the test."""
+
+    def __init__(self, house: House) -> None:
+        self.house = house
+        self.tasks: list[asyncio.Task[None]] = []
+
+    def send(self, tiles: list[Tile]) -> list[asyncio.Task[None]]:
+        new = [asyncio.create_task(self.house.dispatcher.flight.fly(tile)) for tile in tiles]
+        self.tasks += new
+        return new
+
+    async def end(self) -> None:
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+
+
+@pytest.fixture
+async def flights(at_work: House) -> AsyncIterator[Flights]:
+    flights = Flights(at_work)
+    yield flights
+    await flights.end()
+
+
+async def waiting(house: House) -> list[Tile]:
+    """What could leave next, once its time has come."""
+    wait_for_gates(house)
+    house.clock.advance(5.0)
+    return await house.ledger.due([State.UPLOADED], [1], house.clock.wall(), 99, [])
+
+
+async def refuse_six_of_ten(house: House, flights: Flights) -> Slow:
+    """Ten leave together; the service takes four, and wants to be asked again before the window grows by itself."""
+    slow = Slow(house)
+    together = asyncio.Event()
+
+    async def hold(_: str) -> None:
+        if slow.creating == 10:
+            together.set()
+        await together.wait()
+
+    slow.on_create = hold
+    slow.creates.extend([None] * 4 + [too_many(retry_after=10.0)] * 6)
+    tasks = flights.send([await house.uploaded(number) for number in range(10)])
+    await until(house, lambda: sum(task.done() for task in tasks) == 6)
+    slow.on_create = None
+    return slow
+
+
+async def test_after_429s_no_more_run_than_half(at_work: House, flights: Flights) -> None:
+    slow = await refuse_six_of_ten(at_work, flights)
+    flight = at_work.dispatcher.flight
+    assert (flight.window.size, len(slow.running)) == (5, 4), "six refusals that came together are one"
+    left = await waiting(at_work)
+    assert [(tile.attempts, tile.submits) for tile in left] == [(0, 0)] * 6
+    tasks = flights.send(left)
+    await until(at_work, lambda: sum(task.done() for task in tasks) == 5 and at_work.gates.closed() == [])
+    assert (len(slow.running), slow.running_most, len(slow.urls)) == (5, 5, 11)
+    assert not flight.admits(1)
+    left = await waiting(at_work)
+    assert [(tile.attempts, tile.submits) for tile in left] == [(0, 0)] * 5
+    found = await at_work.dispatcher.lanes["flight"].find(99, set())
+    assert {tile.state for tile in found} == {State.SUBMITTED}, "no worker waits with the others"
+    await asyncio.gather(*flights.send(left))
+    assert len(slow.urls) == 11
+    slow.end("prediction-1")
+    await until(at_work, lambda: len(slow.running) == 4)
+    await until(at_work, lambda: flight.admits(1))
+    flights.send(await waiting(at_work))
+    await until(at_work, lambda: len(slow.running) == 5)
+    assert slow.running_most == 5
+
+
+async def test_those_who_are_on_their_way_already_are_no_exception(at_work: House, flights: Flights) -> None:
+    """They have passed the gates, and wait for a slot, or for the minute, while others are refused."""
+    slow = Slow(at_work)
+    may = asyncio.Event()
+
+    async def hold(_: str) -> None:
+        await may.wait()
+
+    slow.on_create = hold
+    slow.creates.extend([None] * 4 + [too_many(retry_after=10.0)] * 6)
+    tasks = flights.send([await at_work.uploaded(number) for number in range(14)])
+    await until(at_work, lambda: slow.creating == 10)
+    may.set()
+    await until(at_work, lambda: sum(task.done() for task in tasks) == 9 and len(slow.running) > 4)
+    assert (len(slow.running), slow.running_most) == (5, 5)
+    assert [(tile.attempts, tile.submits) for tile in await waiting(at_work)] == [(0, 0)] * 9
+
+
+async def test_it_grows_back_one_at_a_time(at_work: House, flights: Flights, clock: FakeClock) -> None:
+    slow = await refuse_six_of_ten(at_work, flights)
+    slow.end(*(f"prediction-{number}" for number in range(1, 200)))
+    await asyncio.gather(*flights.tasks, return_exceptions=True)
+    window = at_work.dispatcher.flight.window
+    refused_at, sizes = clock.seconds, [window.size]
+    for number in range(100, 150):
+        clock.advance(10.0)
+        wait_for_gates(at_work)
+        assert (await fly(at_work, await at_work.uploaded(number))).state is State.READY
+        sizes += [window.size] if window.size != sizes[-1] else []
+        if window.size == 10:
+            break
+    assert sizes == [5, 6, 7, 8, 9, 10]
+    assert clock.seconds - refused_at >= 5 * 30
+
+
+async def test_questions_are_asked_however_narrow_the_window_is(at_work: House, flights: Flights) -> None:
+    """What is in flight, from a former run too, is none of its business."""
+    tiles = [await at_work.bring(await at_work.uploaded(number), State.SUBMITTED) for number in range(3)]
+    waits = await at_work.uploaded(3)
+    at_work.predictor.made = {str(number): str(tile.prediction) for number, tile in enumerate(tiles)}
+    slow = Slow(at_work)
+    window = at_work.dispatcher.flight.window
+    window.refused(1, 0.0)
+    assert window.size == 1
+    found = await at_work.dispatcher.lanes["flight"].find(9, set())
+    assert {tile.key for tile in found[:3]} == {tile.key for tile in tiles}
+    flights.send(tiles)
+    await until(at_work, lambda: len(slow.let) == 3)
+    assert [tile.key for tile in await at_work.dispatcher.lanes["flight"].find(9, set())] == [t.key for t in tiles]
+    assert (await fly(at_work, waits)).state is State.UPLOADED
+    slow.end(*(str(tile.prediction) for tile in tiles))
+    await asyncio.gather(*flights.tasks)
+    assert [(await at_work.now(tile)).state for tile in tiles] == [State.READY] * 3
+    assert slow.urls == []
+    slow.end("prediction-4", *(f"prediction-{n}" for n in range(9)))
+    assert (await fly(at_work, waits)).state is State.READY
+
+
+async def test_a_refusal_that_is_not_about_how_many_shrinks_nothing(at_work: House) -> None:
+    at_work.predictor.creates.append(refused(402))
+    await fault_of(at_work, await at_work.uploaded())
+    assert at_work.dispatcher.flight.window.size == 10
+
+
 # A restart
 
 
@@ -503,3 +923,54 @@ async def test_a_copy_that_comes_while_the_picture_is_withdrawn_is_not_forgotten
     known = at_work.folders[0].detector.known
     assert [path for path, phase in rows if phase == "gone"]
     assert [path for path, phase in rows if phase == "gone" and mark(path, look) in known] == []
+
+
+async def test_a_doubt_takes_no_place_in_a_small_window(tmp_path: Path, clock: FakeClock) -> None:
+    """After a 429 one may be in flight; a submit that most likely never arrived must not be that one for an hour."""
+    async with house(tmp_path, clock, api={"in_flight_max": 2}) as at_work:
+        first, second = await at_work.uploaded(1), await at_work.uploaded(2)
+        flight = at_work.dispatcher.flight
+        flight.window.refused(2, clock.monotonic())
+        at_work.predictor.creates.append(cut())
+        at_work.predictor.lookups.extend([Fault("The history is down.", blame=Blame.SERVICE)] * 30)
+        admitted: list[bool] = []
+        look_up = at_work.predictor.find
+
+        class Watched(FakePredictor):
+            async def find(self, *what: object) -> str | None:
+                admitted.append(flight.window.allows(flight.flying - flight.doubtful))
+                return await look_up(*what)
+
+        watched = Watched()
+        watched.__dict__ = at_work.predictor.__dict__
+        flight.predictor = watched
+        await fly(at_work, first)
+        assert admitted[0] is False, "until a create cannot arrive any more it may be running"
+        assert admitted[-1] is True
+        assert (flight.flying, flight.doubtful) == (0, 0)
+        assert (await at_work.now(second)).state is State.UPLOADED
+
+
+async def test_a_webhook_ends_a_doubt(tmp_path: Path, clock: FakeClock) -> None:
+    """The answer of the create was lost, and the service says by itself that it is over."""
+    async with house(tmp_path, clock) as at_work:
+        tile = await at_work.uploaded()
+        flight = at_work.dispatcher.flight
+        flight.hooks = Hooks("https://nas.test/hook", "", at_work.ledger.identity)
+        at_work.predictor.creates.append(cut())
+        at_work.predictor.lookups.append(Fault("The history is down.", blame=Blame.SERVICE))
+        at_work.predictor.arrives = True
+        began = clock.monotonic()
+        find = at_work.predictor.find
+
+        class Telling(FakePredictor):
+            async def find(self, *what: object) -> str | None:
+                flight.hear(flight.hooks.token(await at_work.now(tile)))
+                return await find(*what)
+
+        telling = Telling()
+        telling.__dict__ = at_work.predictor.__dict__
+        flight.predictor = telling
+        tile = await fly(at_work, tile)
+        assert tile.state is State.READY
+        assert clock.monotonic() - began < 10

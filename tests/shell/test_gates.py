@@ -7,9 +7,9 @@ import pytest
 from fakes.clock import HeldClock, settle
 from shell_kit import captured_log
 
-from daemon.gates import Gates
+from daemon.gates import Gates, outbox_gate, room_gate
 from daemon.rules.faults import Blame, Fault, Gate, Outlook
-from daemon.rules.reactions import GATE_SECONDS, GATE_SECONDS_MAX, LASTING_SECONDS
+from daemon.rules.reactions import DISK_SECONDS_MAX, GATE_SECONDS, GATE_SECONDS_MAX, LASTING_SECONDS
 
 
 def fault(gate: Gate | None = Gate.API, **more: object) -> Fault:
@@ -267,3 +267,66 @@ async def test_opening_from_outside_lets_all_go_on(door: Doorway) -> None:
     door.gates.open("api")
     door.gates.open("never closed")
     assert door.told() == ["gate_closed", "gate_opened"]
+
+
+async def test_who_wants_to_know_is_told_when_one_opens(door: Doorway) -> None:
+    """Once for each time that it was closed, and when it is open already."""
+    heard: list[bool] = []
+    door.gates.on_open = lambda: heard.append(door.gates.admits("room:1"))
+    door.gates.open("room:1")
+    door.gates.close("room:1", fault(Gate.OUTBOX))
+    assert heard == []
+    door.gates.open("room:1")
+    door.gates.open("room:1")
+    assert heard == [True]
+    door.gates.close("room:1", fault(Gate.OUTBOX))
+    await door.clock.let_pass(GATE_SECONDS)
+    await door.send("probe", "room:1")
+    assert heard == [True, True], "a probe opens it as well"
+
+
+async def test_a_disk_of_our_own_is_looked_at_again_soon_however_long_it_was_full(door: Doorway) -> None:
+    """A look costs nothing, and a person who made room is waiting."""
+    for name, gate in (("outbox:1", Gate.OUTBOX), ("room", Gate.STAGING), ("room:1", Gate.OUTBOX)):
+        pauses = []
+        for _ in range(9):
+            door.gates.close(name, fault(gate))
+            pauses.append(door.gates.seconds_left(name) or 0.0)
+            await door.clock.let_pass(pauses[-1])
+        assert pauses[0] == GATE_SECONDS
+        assert pauses == sorted(pauses)
+        assert pauses[-1] == DISK_SECONDS_MAX
+
+
+def test_each_folder_has_gates_of_its_own() -> None:
+    assert {gate(folder) for gate in (outbox_gate, room_gate) for folder in (1, 2)} == {
+        *("outbox:1", "outbox:2", "room:1", "room:2"),
+    }
+    assert Gate.ROOM == "room", "and one for staging, which is everybody's"
+
+
+@pytest.mark.parametrize("first", ["outbox:1", "room:1"])
+async def test_one_cause_that_closes_two_gates_is_told_once_and_once_more_when_it_is_over(
+    door: Doorway, first: str
+) -> None:
+    """An outbox that is gone takes no result and has no room for one."""
+    second = {"outbox:1": "room:1", "room:1": "outbox:1"}[first]
+    for _ in range(2):
+        door.log.entries.clear()
+        door.gates.close(first, fault(Gate.OUTBOX))
+        door.gates.close(second, fault(Gate.OUTBOX))
+        door.gates.open(second)
+        door.gates.open(first)
+        loud = [line for line in door.log.entries if line["log_level"] != "debug"]
+        assert [(line["event"], line["gate"]) for line in loud] == [("gate_closed", first), ("gate_opened", first)]
+
+
+@pytest.mark.parametrize(("first", "second"), [("outbox:1", "room:1"), ("room:1", "outbox:1"), ("staging", "room")])
+async def test_a_full_disk_is_told_once_however_it_is_met(door: Doorway, first: str, second: str) -> None:
+    """One gate says that it is full, the other that it has too little room; that of another disk is another story."""
+    door.gates.close(first, fault(Gate.OUTBOX))
+    door.gates.close(second, Fault("It has no room.", blame=Blame.HOUSE, gate=Gate.OUTBOX))
+    door.gates.close("room:2", Fault("It has no room, either.", blame=Blame.HOUSE, gate=Gate.OUTBOX))
+    loud = [line["gate"] for line in door.log.entries if line["log_level"] != "debug"]
+    assert loud == [first, "room:2"]
+    assert len(door.gates.closed()) == 3

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import pytest
-from fakes.clock import FakeClock
+from fakes.clock import FakeClock, settle
 from shell_kit import House, house
 from test_intake import picture, shop
 
@@ -75,7 +75,8 @@ async def test_an_upload_that_hangs_gives_its_worker_back(
         assert (await at_work.now(tile)).state is State.ADMITTED
         assert "does not answer" in at_work.told("postponed")[0]["reason"]
         back.set()
-        inbox.close()
+        await asyncio.to_thread(inbox._pool.shutdown)  # What was opened too late is closed again.
+        await settle()
 
 
 async def test_what_lies_in_a_folder_that_is_away_takes_no_slot(tmp_path: Path, clock: FakeClock) -> None:
