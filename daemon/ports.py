@@ -192,8 +192,9 @@ class Scan:
 
 
 class Inbox(Protocol):
-    """A folder that pictures are dropped into. Paths are bytes, relative to it. Every call raises Fault (HOUSE) while
-    the inbox is unavailable: missing, or with another file system in its place.
+    """A folder that pictures are dropped into. Paths are bytes, relative to it. While the inbox is unavailable (missing,
+    or with another file system in its place) every call raises Fault (HOUSE), but for `takes`, `is_folder` and
+    `why_ignored`, which record nothing.
 
     visited: folders read so far, by all scans; while it grows, a scan that takes long makes progress.
     """

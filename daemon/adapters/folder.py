@@ -242,6 +242,8 @@ class DiskInbox:
             self._check_root()
             raise Vanished(f"{shown(path)} is no longer in the inbox.") from error
         except OSError as error:
+            if error.errno == errno.ELOOP:
+                raise Changed(f"{shown(path)} is a link now; links are not followed.") from error
             raise Fault(f"{shown(path)} cannot be opened ({error.strerror}).", blame=Blame.HOUSE) from error
         if look_from(os.fstat(descriptor)) != look:
             os.close(descriptor)

@@ -1,4 +1,4 @@
-"""What every storage promises: on the fake, on a bucket (an emulator's), on the API's own uploads."""
+"""What every storage promises: on the fakes, on a bucket (an emulator's), on the API's own uploads."""
 
 import io
 import signal
@@ -10,9 +10,11 @@ import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from conformance_kit import Virtual
 from e2e.world import BUCKET, Emulator
 from fakes.clock import FakeClock
 from fakes.storage import FakeStorage
+from simulation.service import Faults, Service, SimStorage
 
 from daemon.adapters.gcs import GcsStorage
 from daemon.adapters.http import Http
@@ -40,10 +42,14 @@ def emulator() -> Iterator[str]:
     emulator.end(signal.SIGKILL)
 
 
-@pytest.fixture(params=["fake", "gcs-signed", "gcs-public", "vendor"])
+@pytest.fixture(params=["fake", "simulated", "gcs-signed", "gcs-public", "vendor"])
 async def arena(request: pytest.FixtureRequest, clock: FakeClock) -> AsyncIterator[Arena]:
     if request.param == "fake":
         yield fake_arena(clock)
+    elif request.param == "simulated":
+        virtual = Virtual()
+        yield sim_arena(virtual)
+        virtual.close()
     elif request.param == "vendor":
         async for arena in vendor_arena(clock):
             yield arena
@@ -64,6 +70,25 @@ def fake_arena(clock: FakeClock) -> Arena:
         return len(storage.objects)
 
     return Arena(storage, FakeStorage(clock, missing=True), read, stored)
+
+
+def sim_arena(virtual: Virtual) -> Arena:
+    def service(faults: Faults) -> Service:
+        return Service(virtual.machine, 1, 1, 1, pytest.fail, faults)
+
+    right, wrong = service(Faults()), service(Faults(storage=1.0))
+
+    async def read(url: str) -> bytes | None:
+        return right.objects.get(right.urls.get(url, ""))
+
+    async def stored() -> int:
+        return len(right.objects)
+
+    def storage(behind: Service) -> Storage:
+        part: Storage = virtual.part(SimStorage(behind, virtual.machine))
+        return part
+
+    return Arena(storage(right), storage(wrong), read, stored)
 
 
 async def gcs_arena(clock: FakeClock, emulator: str, account: Path, url: str) -> AsyncIterator[Arena]:

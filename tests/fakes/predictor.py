@@ -18,7 +18,12 @@ def refused(status: int = 429, retry_after: float | None = None) -> Fault:
     """Nothing was created for certain."""
     lasting = Outlook.LASTING if status in (401, 402) else Outlook.PASSING
     return Fault(
-        f"The API answered {status}.", blame=Blame.SERVICE, gate=Gate.API, outlook=lasting, retry_after=retry_after
+        f"The API answered {status}.",
+        blame=Blame.SERVICE,
+        gate=Gate.API,
+        outlook=lasting,
+        retry_after=retry_after,
+        rate_limited=status == 429,
     )
 
 

@@ -20,12 +20,12 @@ T = TypeVar("T")
 
 
 class Drop:
-    """What lies in an inbox: the truth. away: its mount is gone. archived: what the daemon moved away, by path."""
+    """What lies in an inbox: the truth. away: its mount is gone. archived: paths and bytes that were moved away."""
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
         self.files: dict[bytes, tuple[bytes, Look]] = {}
-        self.archived: list[bytes] = []
+        self.archived: list[tuple[bytes, bytes]] = []
         self.away = False
         self._inodes = 100
 
@@ -56,7 +56,8 @@ class SimInbox:
     async def scan(self, known: Collection[int], under: bytes = b"") -> Scan:
         await self._touch()
         self.visited += 1
-        files = sorted((path, look) for path, (_, look) in self._drop.files.items())
+        prefix = under + b"/" if under else b""
+        files = sorted((path, look) for path, (_, look) in self._drop.files.items() if path.startswith(prefix))
         return Scan([(path, look) for path, look in files if mark(path, look) not in known], len(files), [])
 
     async def look(self, path: bytes) -> Look | None:
@@ -71,7 +72,7 @@ class SimInbox:
         return ""
 
     async def is_folder(self, path: bytes) -> bool:
-        return False
+        return any(each.startswith(path + b"/") for each in self._drop.files)
 
     async def aside(self, work: Callable[[], T]) -> T:
         return work()
@@ -83,7 +84,8 @@ class SimInbox:
             raise Vanished("gone")
         if there != look:
             raise Changed("changed")
-        yield io.BytesIO(self._drop.files[path][0])
+        with io.BytesIO(self._drop.files[path][0]) as file:
+            yield file
         if await self.look(path) != look:
             raise Changed("changed while it was read")
 
@@ -91,15 +93,16 @@ class SimInbox:
     async def copy(self, path: bytes, look: Look) -> AsyncIterator[tuple[BinaryIO, str]]:
         async with self.open(path, look) as source:
             data = source.read()
-        yield io.BytesIO(data), hashlib.sha256(data).hexdigest()
+        with io.BytesIO(data) as file:
+            yield file, hashlib.sha256(data).hexdigest()
 
     async def archive(self, path: bytes, look: Look, to: Path) -> None:
         if await self.look(path) == look:
-            self._drop.archived.append(self._drop.files.pop(path)[0])
+            self._drop.archived.append((path, self._drop.files.pop(path)[0]))
 
     async def delete(self, path: bytes, look: Look) -> None:
         if await self.look(path) == look:
-            self._drop.archived.append(self._drop.files.pop(path)[0])
+            del self._drop.files[path]
 
 
 class SimPictures:
@@ -116,6 +119,10 @@ class SimPictures:
 
     async def read(self, source: BinaryIO, aside: Aside | None = None) -> Reading:
         await self._work()
+        return self._read(source) if aside is None else await aside(lambda: self._read(source))
+
+    def _read(self, source: BinaryIO) -> Reading:
+        source.seek(0)
         data = source.read()
         size = size_of(data)
         digest = hashlib.sha256(data).hexdigest()
@@ -125,17 +132,24 @@ class SimPictures:
 
     async def measure(self, path: Path, pixels_max: int) -> tuple[int, int, str]:
         await self._work()
-        with self._files.open(path, "rb") as file:
-            size = size_of(file.read())
+        try:
+            with self._files.open(path, "rb") as file:
+                size, format_ = result_size_of(file.read())
+        except OSError as error:
+            raise NotAPicture("The result cannot be read.") from error
         if size is None:
             raise NotAPicture("The result does not decode.")
-        return (*size, "PNG")
+        if size[0] * size[1] > pixels_max:
+            raise NotAPicture("The result is far too large.")
+        return (*size, format_)
 
     async def convert(self, source: Path, target: Path, format_: str, quality: int) -> None:
         await self._work()
-        with self._files.open(source, "rb") as file:
-            data = file.read()
         try:
+            with self._files.open(source, "rb") as file:
+                data = file.read()
+            if size_of(data) is None:
+                raise Fault("It does not decode.", blame=Blame.HOUSE)
             with self._files.open(target, "wb") as file:
                 file.write(converted(data, format_))
         except OSError as error:
@@ -148,3 +162,9 @@ class SimPictures:
 def converted(data: Any, format_: str) -> bytes:
     """What `convert` makes of a result."""
     return format_.encode() + b":" + bytes(data)
+
+
+def result_size_of(data: bytes) -> tuple[tuple[int, int] | None, str]:
+    """Width and height of a result, or None where it does not decode, and its format."""
+    format_, colon, inner = data.partition(b":")
+    return (size_of(inner), format_.decode()) if colon else (size_of(data), "PNG")

@@ -6,6 +6,7 @@ it, with every fault that the contract knows. What must never happen is told to 
 """
 
 import hashlib
+import io
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
@@ -248,8 +249,8 @@ class SimPredictor:
         await self._travel()
         self._fail(service.faults.call, Gate.FETCH)
         _, id_, link = url.rsplit("/", 2)
-        run = service.runs[id_]
-        if int(link) != run.link:
+        run = service.runs.get(id_)
+        if run is None or link != str(run.link):
             raise Expired("410")
         data = run.result
         if service.hit("expired", service.faults.download / 4):
@@ -257,6 +258,8 @@ class SimPredictor:
             raise Expired("410")
         if service.hit("bad body", service.faults.download):
             data = chance.choice([data[:-3], b"<html>", b"", result_bytes(source_bytes(9, 9, 9), run.scale)])
+        if len(data) > bytes_max:
+            raise fault("The result is too large.", outlook=Outlook.LASTING)
         half = len(data) // 2
         sink.write(data[:half])
         if service.hit("cut", service.faults.download / 4):
@@ -284,9 +287,10 @@ class SimStorage:
         await pause(self._machine.chance.expovariate(20.0))
         self._machine.step("stored")
         if self._service.hit("storage", self._service.faults.storage):
-            raise fault("The bucket does not answer.", Gate.STORAGE)
+            raise fault("The bucket does not answer.", Gate.STORAGE, remedy="Look at it.")
 
     async def put(self, key: str, source: BinaryIO, bytes_: int, content_type: str) -> Asset:
+        source.seek(0)
         data = source.read(bytes_)
         if len(data) < bytes_:
             raise Changed("shorter")
@@ -310,7 +314,8 @@ class SimStorage:
         await self.delete(key)
 
     async def check(self) -> None:
-        return None
+        asset = await self.put("check", io.BytesIO(b"x"), 1, "text/plain")
+        await self.delete(asset.ref)
 
     async def advice(self) -> list[str]:
         return []
