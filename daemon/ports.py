@@ -192,9 +192,10 @@ class Scan:
 
 
 class Inbox(Protocol):
-    """A folder that pictures are dropped into. Paths are bytes, relative to it. While the inbox is unavailable (missing,
-    or with another file system in its place) every call raises Fault (HOUSE), but for `takes`, `is_folder` and
-    `why_ignored`, which record nothing.
+    """A folder that pictures are dropped into. Paths are bytes, relative to it.
+
+    While the inbox is unavailable (missing, or with another file system in its place) every call raises Fault (HOUSE),
+    but for `takes`, `is_folder` and `why_ignored`, on which nothing hangs.
 
     visited: folders read so far, by all scans; while it grows, a scan that takes long makes progress.
     """
