@@ -1,9 +1,9 @@
 """
 The command line: what `esrgand` is called with. Exit statuses are in `exits.py`.
 
-Looking and steering (`status`, `show`, `retry`, `release`) go through the running daemon's control socket, or straight
-to the ledger where none runs. Nothing heavy is imported before a command needs it. Whatever goes wrong is a sentence on
-standard error, never a traceback.
+Looking and steering (`status`, `show`, `retry`, `release`, `backup`, `prune`) go through the running daemon's control
+socket, or straight to the ledger where none runs. Nothing heavy is imported before a command needs it. Whatever goes
+wrong is a sentence on standard error, never a traceback.
 """
 
 import argparse
@@ -63,6 +63,8 @@ def _parser() -> argparse.ArgumentParser:
     release.add_argument("--all", action="store_true", help="all that are held")
     backup = add("backup", "copy the ledger to a new file, with the daemon running or not")
     backup.add_argument("what", metavar="FILE")
+    prune = add("prune", "forget how pictures went that were done long ago, but not what was paid for")
+    prune.add_argument("what", metavar="DAYS", type=_positive, help="what ended more than so many days ago")
     serve = add("serve", "the local prediction server alone", config=False)
     serve.add_argument("--listen", default="127.0.0.1:8585", metavar="HOST:PORT", help="default: 127.0.0.1:8585")
     serve.add_argument("--dir", type=Path, default=Path("esrgand-server"), help="where it keeps its state")
@@ -77,10 +79,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
-    return value
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError("must be a whole number, 1 or more")
+    return int(text)
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
@@ -116,7 +117,7 @@ def _dispatch(arguments: argparse.Namespace) -> Exit:
         case "schema":
             sys.stdout.write(Path(__file__).with_name("sidecar.schema.json").read_text("utf-8"))
             return Exit.DONE
-        case "status" | "show" | "retry" | "release" | "backup":
+        case "status" | "show" | "retry" | "release" | "backup" | "prune":
             return _guarded(lambda: _desk(arguments))
         case "demo":
             from daemon import demo
@@ -162,9 +163,10 @@ def _desk(arguments: argparse.Namespace) -> Exit:
     """See and steer, with the daemon running or not."""
     from daemon import look
 
-    request = {"ask": arguments.command, "what": getattr(arguments, "what", None) or "", "all": _everything(arguments)}
-    if request["what"] and (arguments.command == "backup" or os.path.lexists(request["what"])):
-        request["what"] = str(Path(request["what"]).absolute())
+    what = str(getattr(arguments, "what", None) or "")
+    request: dict[str, Any] = {"ask": arguments.command, "what": what, "all": _everything(arguments)}
+    if what and arguments.command != "prune" and (arguments.command == "backup" or os.path.lexists(what)):
+        request["what"] = str(Path(what).absolute())
     answer: dict[str, Any] = look.ask(arguments.config, request)
     if "error" in answer:
         print(f"esrgand: {answer['error']}", file=sys.stderr)

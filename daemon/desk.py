@@ -102,6 +102,9 @@ class Desk:
                 return await self.release(None if request.get("all") else what)
             case "backup":
                 return {"bytes": await self.wired.ledger.read(lambda db: backup(db, Path(what)))}
+            case "prune":
+                now = self.wired.world.clock.wall()
+                return {"lines": await self.wired.ledger.write(lambda db: ledger_desk.prune(db, int(what), now))}
         return {"error": "This esrgand does not know that request."}
 
     async def show(self, what: str) -> dict[str, Any]:

@@ -257,7 +257,7 @@ class Flight:
         if found is not None:
             return await self.record(tile, found)
         wall, now = self.clock.wall(), self.clock.monotonic()
-        reaction = reactions.doubt(tile, readable, wall, now - trip.watched, self.config.api.create_seconds_max)
+        reaction = reactions.doubt(tile, readable, now - trip.watched, self.config.api.create_seconds_max)
         trip.ask_at = now + reaction.wait
         self._doubt(trip, now - trip.watched >= self.config.api.create_seconds_max * reactions.DOUBT_GRACE)
         if reaction.event is None:

@@ -1,5 +1,5 @@
 """
-Look: `status`, `show`, `retry` and `release` from outside the daemon, and their words for people.
+Look: `status`, `show`, `retry`, `release`, `backup` and `prune` from outside the daemon, and their words for people.
 
 Through the control socket where a daemon runs; else on the ledger itself, read-only for looking, and for steering under
 the lock that a daemon would hold. Light on purpose: neither the configuration's checks nor anything that decodes or
@@ -66,6 +66,8 @@ def _steer(db: sqlite3.Connection, request: dict[str, Any]) -> dict[str, Any]:
         answer: dict[str, Any] = {
             "retried": [ledger_desk.retried(picture) for picture in ledger_desk.retry(db, jobs, now)]
         }
+    elif request["ask"] == "prune":
+        answer = {"lines": ledger_desk.prune(db, int(request["what"]), now)}
     else:
         jobs = ledger_desk.held_jobs(db) if request["all"] else ledger_desk.find_jobs(db, request["what"])
         answer = {"released": ledger_desk.release(db, jobs, now, SUBMITS_MAX)}
@@ -81,6 +83,8 @@ def in_words(command: str, answer: dict[str, Any]) -> str:
         return _list("Released", answer["released"], "Nothing that is held was found.")
     if command == "backup":
         return f"The ledger is copied, {answer['bytes']} bytes."
+    if command == "prune":
+        return f"{answer['lines']} lines of history are forgotten."
     return "\n".join(_status(answer))
 
 

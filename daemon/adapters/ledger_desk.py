@@ -27,6 +27,15 @@ from daemon.rules.lifecycle import NEVER, Released, State
 from daemon.rules.sidecar import timestamp
 
 LISTED_MAX = 20
+DAY_SECONDS = 86_400.0
+# Kept are the lines that tell which picture paid, and what has no end yet or somebody still waits for.
+PRUNE = """
+    DELETE FROM history WHERE at < ? AND name NOT IN ('submitting', 'delivered') AND job IN (
+        SELECT t.job FROM tile t WHERE NOT EXISTS (
+            SELECT 1 FROM picture p WHERE p.job = t.job AND p.phase IN ('waiting', 'due')
+        ) GROUP BY t.job HAVING max(t.state NOT IN ('done', 'failed')) = 0
+    )
+"""
 
 
 def summary(db: sqlite3.Connection, now: float) -> dict[str, Any]:
@@ -175,6 +184,15 @@ def release(db: sqlite3.Connection, jobs: Iterable[str], now: float, submits_max
                 released.append(job)
         set_phases(db, job)
     return released
+
+
+def prune(db: sqlite3.Connection, days: int, now: float) -> int:
+    """Forget how jobs went that ended more than so many days ago; returns how many lines of history that were.
+
+    What was paid, for which content, and what lies where in the outboxes is never forgotten. days: 1 or more.
+    """
+    assert days >= 1, "younger results may still be with the service"
+    return db.execute(PRUNE, (now - days * DAY_SECONDS,)).rowcount
 
 
 def _missing(tile: Tile, submits_max: int) -> int:

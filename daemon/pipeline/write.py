@@ -69,7 +69,9 @@ class Writer:
             source = converted
         result = await self._place(picture, tile, folder, source, format_)
         times = await self._deliveries.times(tile.job.id)
-        times["submitted"] = max(times.get("submitted", 0.0), times.get("found", 0.0))
+        # An id that was found in the history counts like one that was answered; both may be pruned.
+        if answered := [times[name] for name in ("submitted", "found") if name in times]:
+            times["submitted"] = max(answered)
         written = self.clock.wall()
         text = sidecar.sidecar(
             picture,

@@ -117,17 +117,17 @@ def _create_failed(tile: Tile, fault: Fault) -> Reaction:
     return Reaction(event=Refused(), gate=fault.gate)
 
 
-def doubt(tile: Tile, found_nothing: bool, now: float, watched: float, create_seconds_max: float) -> Reaction:
+def doubt(tile: Tile, found_nothing: bool, watched: float, create_seconds_max: float) -> Reaction:
     """After a look into the history that did not find a submit in doubt.
 
-    found_nothing: True where the history was read and does not have it, False where it could not be read. now: seconds
-    since 1970. watched: seconds that we waited ourselves; what the wall clock says of the time before may be wrong.
+    found_nothing: True where the history was read and does not have it, False where it could not be read. watched:
+    seconds that we waited ourselves. What the wall clock says of the time before may be wrong, and a machine that was
+    off for a day has not found the history unreadable for a day.
     """
     assert tile.state is State.SUBMITTING
-    assert tile.intent_at is not None
     grace = create_seconds_max * DOUBT_GRACE
     if not found_nothing:
-        if now - tile.intent_at > DOUBT_SECONDS_MAX:
+        if watched > DOUBT_SECONDS_MAX:
             return Reaction(
                 event=Held(
                     reason="A paid submit may or may not have arrived, and the service's history could not be read.",

@@ -483,6 +483,9 @@ async def test_spending_is_by_day_and_month_with_what_is_in_flight(ledger: Sqlit
     cost = BILL.cost_usd
     assert await ledger.books.spending(day + 20.0) == Spending(2 * cost, 3 * cost, 2, pytest.approx(cost))
     assert await ledger.books.spending(33 * day) == Spending(0.0, cost, 2, pytest.approx(cost))
+    tile = await move(ledger, (await admit(ledger, settled(b"y.png", b"y")))[1], State.SUBMITTED)
+    await ledger.record(tile, GIVEN_UP, 33 * day, bill=Bill(0.0, 1.0))
+    assert (await ledger.books.spending(33 * day)).typical_usd == pytest.approx(cost), "the next one is not for nothing"
 
 
 async def test_submits_are_remembered_with_their_answers(ledger: SqliteLedger) -> None:
@@ -572,6 +575,35 @@ async def test_what_was_withdrawn_is_not_counted_as_failed(ledger: SqliteLedger)
     assert (summary["jobs"]["failed"], summary["failed"]) == (0, [])
     await admit(ledger, settled(b"b.png", b"no picture", failure=NotAPicture("It is no picture.")))
     assert (await ledger.counts())[State.FAILED] == 1
+
+
+async def test_pruning_forgets_how_it_went_and_nothing_that_was_paid(ledger: SqliteLedger) -> None:
+    day = ledger_desk.DAY_SECONDS
+
+    async def prune(days: int, now: float) -> int:
+        return await ledger.write(lambda db: ledger_desk.prune(db, days, now))
+
+    _, tile = await admit(ledger)
+    await move(ledger, tile, State.FETCHED, now=1_000.0)
+    await admit(ledger, settled(b"copy.png"))
+    await admit(ledger, settled(b"b.png", b"b"), held=HELD)
+    for state in (State.ADMITTED, State.SUBMITTED):
+        name = f"{state}.png".encode()
+        await move(ledger, (await admit(ledger, settled(name, name)))[1], state)
+    before = await dump(ledger)
+    assert await prune(1, 9 * day) == 0, "somebody waits for each of them"
+    picture, _ = await deliver(ledger)
+    assert await prune(1, 9 * day) == 0, "for this one too, since there is a copy"
+    await deliver(ledger, b"copy_x2.png")
+    before = await dump(ledger)
+    assert await prune(1, day + 999.0) == 0, "not old enough"
+    assert await prune(1, 9 * day) > 0
+    after = await dump(ledger)
+    assert [table for table in before if before[table] != after[table]] == ["history"]
+    assert {row for row in before["history"] if row[2] != tile.job.id} <= set(after["history"])
+    assert await ledger.deliveries.is_reuse(picture), "dropped in again, it does not say that it paid"
+    assert await ledger.books.bill(tile.job.id) == BILL
+    assert await prune(1, 9 * day) == 0
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,7 @@ SPENT_MAX = SUBMITS_MAX - 1
 USD_PER_SECOND = 0.01
 SIGNATURE = "Signed-of-the-tests"  # may not be seen anywhere but in URLs
 STRANGER_EVERY = 12  # creates
+TIMES_MIN = 2  # so often each kind of trouble has to happen
 FRESH_GETS = 2  # so often a fresh id is not known yet
 BURST_SECONDS = 1.0
 BURST_CROWD = 12  # a burst meets at least so many creates
@@ -347,10 +348,12 @@ class Hostile:
 
     def may_be(self, kind: str, digest: str) -> bool:
         """Whether a card may be played now."""
+        # Whoever comes alone is dealt no card, and on a slow machine many do: what did not happen early happens late.
+        owed = self.counts[f"create: {kind}"] < TIMES_MIN
         if kind in UNTOLD:
-            return not self.calm
+            return owed or not self.calm
         if kind in LOST:
-            early = self.created < self.pictures // 2
+            early = owed or self.created < self.pictures // 2
             return early and self.spent[digest] < SPENT_MAX and self.dooms[digest] != "unlucky"
         return True
 
@@ -399,7 +402,7 @@ class Hostile:
             run.downloads = [self.decks["download"].deal() for _ in range(self.dice.choice((1, 1, 1, 2)))]
         # A question about any prediction that fails makes the daemon's look for a lost one worthless.
         kind = self.decks["get"].deal() if self.created < self.pictures // 3 else ""
-        run.get_trouble = (10**9 if kind == "fresh" else self.dice.randrange(4), kind)
+        run.get_trouble = (self.dice.randrange(4), kind)
         self.runs[run.id] = run
         self.created += 1
         if self.created % STRANGER_EVERY == 0:
@@ -426,7 +429,11 @@ class Hostile:
         if kind == "fresh" and run.gets <= FRESH_GETS:
             self.made("get", kind)
             return web.json_response({"status": 404, "error": "not found"}, status=404)
-        if kind and run.gets > at:
+        answer = await handler(request)
+        assert isinstance(answer, web.Response)
+        document = orjson.loads(answer.body)
+        # Where the machine is slow there may be one question alone, and the trouble is due with it.
+        if kind and kind != "fresh" and (run.gets > at or document["status"] not in ("created", "processing")):
             run.get_trouble = (0, "")
             self.made("get", kind)
             if kind == "429":
@@ -434,9 +441,7 @@ class Hostile:
             if kind != "hang":
                 return await self.spoilt(request, kind, now=True)
             await self.clock.sleep(self.dice.uniform(1.0, 2.5))
-        answer = await handler(request)
-        assert isinstance(answer, web.Response)
-        return web.json_response(self.disguised(run, orjson.loads(answer.body)))
+        return web.json_response(self.disguised(run, document))
 
     def disguised(self, run: Run, document: dict[str, Any]) -> dict[str, Any]:
         """The same prediction in other words."""

@@ -224,8 +224,11 @@ def test_a_running_daemon_is_seen_steered_reloaded_and_ended(tmp_path: Path, ser
     assert taken in daemon.expect_event("configuration_unusable")["reason"]
     daemon.expect_event("watching", 3)
     rewritten(path, f'listen = "{taken}"', 'listen = "127.0.0.1:0"')
+    assert "0 lines" in esrgand(path, "prune", "1"), "all of it is of today"
+    esrgand(path, "prune", "0", status=64)
     assert daemon.end() == 0
     assert "not running" in esrgand(path, "status")
+    assert "0 lines" in esrgand(path, "prune", "1")
     esrgand(path, "backup", str(tmp_path / "copy 2.db"))
 
     # The ledger is damaged: nothing starts on it, and the backup takes its place.

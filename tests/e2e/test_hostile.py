@@ -11,12 +11,11 @@ from typing import Any
 
 import pytest
 from e2e import hostile
-from e2e.hostile import CREATE_SECONDS_MAX, SIGNATURE, SUBMITS_MAX
+from e2e.hostile import CREATE_SECONDS_MAX, SIGNATURE, SUBMITS_MAX, TIMES_MIN
 from e2e.test_journey import SUFFIXES, check_sidecars
 from e2e.world import KEY, Daemon, Process, Server, config, encoded, outbox
 
 PICTURES = 300
-TIMES_MIN = 2
 WEBHOOK_SECRET = "webhook-secret-of-the-tests"
 
 

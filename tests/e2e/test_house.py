@@ -145,6 +145,7 @@ def test_it_ends_in_time_and_at_once_when_it_is_told_so_twice(tmp_path: Path) ->
         (tmp_path / name).mkdir()
     second = '[[folder]]\ninbox = "in2"\noutbox = "out2"\nquiet_seconds = 0.3\nscan_seconds = 1'
     path = set_up(tmp_path, server, extra=second, in_flight_max=11)
+    path.write_text(path.read_text().replace("create_seconds_max = 4", "create_seconds_max = 60"))
     drop(tmp_path, 10)
     daemon = Daemon(path)
     daemon.expect_event("submitted", 10)

@@ -152,7 +152,7 @@ def test_only_two_looks_after_the_grace_prove_absence(
         now += seconds
         late = now - NOW >= create_seconds_max * 1.5
         proofs += readable and late
-        reaction = doubt(tile, readable, now, now - NOW, create_seconds_max)
+        reaction = doubt(tile, readable, now - NOW, create_seconds_max)
         name = reaction.event.name if reaction.event else "-"
         expected = "-"
         if readable and late:
@@ -174,7 +174,7 @@ def test_only_two_looks_after_the_grace_prove_absence(
 def test_a_doubt_has_an_end(readable: bool, end: str, seconds_max: float) -> None:
     tile, now = a_tile(State.SUBMITTING, intent_at=NOW, submits=1), NOW
     for _ in range(1000):
-        reaction = doubt(tile, readable, now, now - NOW, 60)
+        reaction = doubt(tile, readable, now - NOW, 60)
         if reaction.event is not None:
             tile = advance(tile, reaction.event, now)
         if tile.state is not State.SUBMITTING:
@@ -188,7 +188,7 @@ def test_a_doubt_has_an_end(readable: bool, end: str, seconds_max: float) -> Non
 
 def test_what_is_held_in_doubt_waits_for_a_person() -> None:
     tile = a_tile(State.SUBMITTING, intent_at=NOW)
-    event = doubt(tile, False, NOW + 3601, 3601, 60).event
+    event = doubt(tile, False, 3601, 60).event
     assert event is not None
     assert advance(tile, event, NOW).due_at > NOW + 1000 * 365 * 86_400
 

@@ -174,6 +174,21 @@ async def test_an_unreadable_history_decides_nothing_and_then_a_person_does(at_w
     assert len(at_work.predictor.urls) == 1
 
 
+async def test_a_machine_that_was_off_for_long_asks_the_history_before_a_person(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    """A power cut, a day later the network that comes up after us: nobody has to look at that."""
+    async with house(tmp_path, clock) as before:
+        tile = await before.bring(await before.uploaded(), State.SUBMITTING)
+    clock.seconds += DAY
+    async with house(tmp_path, clock) as after:
+        assert tile.asset_url is not None
+        after.predictor.made[tile.asset_url] = "prediction-1"
+        after.predictor.lookups.extend([Fault("There is no network yet.", blame=Blame.SERVICE)] * 3)
+        tile = await fly(after, tile)
+        assert (tile.state, tile.prediction, after.predictor.urls) == (State.READY, "prediction-1", [])
+
+
 async def test_a_look_that_failed_proves_nothing(at_work: House) -> None:
     at_work.predictor.creates.append(cut())
     down = Fault("The history is down.", blame=Blame.SERVICE)
