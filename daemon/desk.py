@@ -6,7 +6,7 @@ lanes are woken.
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,14 +29,15 @@ if TYPE_CHECKING:
 LISTED_MAX = 20
 
 
-def in_short(counts: Mapping[State, int], problems: int) -> str:
-    """One line for the service manager: what waits, what is in flight, what is done."""
+def in_short(counts: Mapping[State, int], problems: Sequence[str]) -> str:
+    """One line for the service manager: what waits, what is in flight, what is done, and what is wrong."""
     waiting = counts.get(State.ADMITTED, 0) + counts.get(State.UPLOADED, 0)
     flying = counts.get(State.SUBMITTING, 0) + counts.get(State.SUBMITTED, 0)
     coming = counts.get(State.READY, 0) + counts.get(State.FETCHED, 0)
     done, failed, held = (counts.get(state, 0) for state in (State.DONE, State.FAILED, State.HELD))
     text = f"{waiting} waiting, {flying} in flight, {coming} coming, {done} done, {failed} failed, {held} held"
-    return f"{text}; {problems} problem{'s' * (problems > 1)}" if problems else text
+    more = f" ({len(problems) - 1} more)" if len(problems) > 1 else ""
+    return f"{text}. {problems[0]}{more}" if problems else text
 
 
 @dataclass

@@ -19,11 +19,13 @@ from daemon.gates import Gates, outbox_gate, room_gate
 from daemon.lanes import Lane
 from daemon.pipeline import fetch, upload
 from daemon.ports import Sources
+from daemon.probes import Probes
 from daemon.rules import names, pacing, reactions
 from daemon.rules.faults import Changed, Fault, Gate, LedgerBroken, Vanished
 from daemon.rules.hooks import Hooks
 from daemon.rules.job import Bill, Picture, Tile
 from daemon.rules.lifecycle import MILESTONES, Event, Failed, Held, Intended, Released, Spoiled, State, Withdrawn
+from daemon.sweep import Sweep
 from daemon.world import Folder, World
 
 if TYPE_CHECKING:
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
 RESERVE = 4  # uploaded pictures kept ready for a free slot, beyond as many as there are upload workers
 FETCHES_MAX = 4
 WRITES_MAX = 3
-CLEAN_SECONDS = 60.0
 Key = tuple[str, int]
 STATE_LANES = {
     State.ADMITTED: "upload",
@@ -84,6 +85,8 @@ class Dispatcher:
             hooks=hooks,
         )
         gates.on_open = self.poke_all
+        self.sweep = Sweep(world, gates, keep=config.storage.keep)
+        self.probes = Probes(world, gates, self.flight.outboxes)
         self.delivery = Delivery(world, gates, self.folders, self.record, self.step)
         self.lanes: dict[str, Lane[Tile, Key]] = {
             "upload": self._lane("upload", config.storage.uploads_max, (State.ADMITTED,), self._upload),
@@ -105,9 +108,7 @@ class Dispatcher:
             stopping=self.stopping,
             log=world.log,
         )
-        self.cleaning = asyncio.Event()
         self.busy_tasks: dict[asyncio.Task[None], float] = {}
-        self.cleaned = False
 
     def _lane(
         self, name: str, width: int, states: tuple[State, ...], work: Callable[[Tile], Awaitable[None]]
@@ -190,7 +191,7 @@ class Dispatcher:
         self.world.log.info(event.name, **fields)
         self.poke(new.state)
         if new.state not in (State.UPLOADED, *IN_FLIGHT):
-            self.cleaning.set()
+            self.sweep.soon()
         return new
 
     def poke(self, state: State) -> None:
@@ -236,6 +237,10 @@ class Dispatcher:
             del self.busy_tasks[task]
 
     async def _upload(self, tile: Tile) -> None:
+        # What the budget does not let pass today has no need to lie in a bucket until tomorrow.
+        if held := await self.flight.over_budget(tile):
+            await self.record(tile, held)
+            return
         key = names.asset_key(self.world.ledger.identity, tile.job.id, tile.number, tile.uploads)
         try:
             async with self.gates.through(Gate.STORAGE):
@@ -277,36 +282,11 @@ class Dispatcher:
 
     async def _write(self, due: tuple[Picture, Tile]) -> None:
         await self.delivery.write(*due)
-        self.cleaning.set()
+        self.sweep.soon()
 
     async def _release(self, tile: Tile) -> None:
         """A held tile whose time has come: the budget's new day."""
         await self.record(tile, Released(submits_granted=0, by_person=False))
-
-    async def clean(self) -> float:
-        """Delete uploaded objects that nobody will read any more; returns how long to wait for the next look."""
-        world = self.world
-        refs = await world.ledger.books.unwanted_assets(100)
-        self.cleaned = not refs
-        for ref in refs:
-            if not self.config.storage.keep:
-                try:
-                    if ref.startswith(names.KEY):
-                        await world.storage.discard(ref.removeprefix(names.KEY))
-                    else:
-                        await world.storage.delete(ref)
-                except Fault as fault:
-                    world.log.info("delete_failed", reason=fault.said)
-                    return CLEAN_SECONDS
-            await world.ledger.books.forget_asset(ref)
-        self.cleaned = True
-        return CLEAN_SECONDS
-
-    async def _clean_loop(self) -> None:
-        while not self.stopping.is_set():
-            self.cleaning.clear()
-            wait = await self.clean()
-            await self.world.clock.wait(self.cleaning, wait)
 
     # Running
 
@@ -323,8 +303,10 @@ class Dispatcher:
     def start(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
         """All loops and workers, as tasks of the group."""
         drift = Drift(self.world.clock, self.world.ledger, self.world.log, self.poke_all)
-        tasks = [group.create_task(self._clean_loop(), name="clean")]
-        tasks.append(group.create_task(drift.watch(self.stopping), name="drift"))
+        tasks = [
+            group.create_task(each.watch(self.stopping), name=name)
+            for name, each in (("sweep", self.sweep), ("probes", self.probes), ("drift", drift))
+        ]
         for lane in self.all_lanes():
             tasks.append(group.create_task(lane.feed(), name=f"{lane.name} feed"))
             tasks += [group.create_task(lane.labour(), name=f"{lane.name} {n}") for n in range(lane.width)]
@@ -337,4 +319,4 @@ class Dispatcher:
         moving = [state for state in MILESTONES if state not in (State.FETCHED, State.DONE)]
         if not all(lane.is_idle() for lane in lanes) or await self.world.ledger.count(*moving):
             return False
-        return not await self.world.ledger.deliveries.due(list(self.folders), 1, []) and self.cleaned
+        return not await self.world.ledger.deliveries.due(list(self.folders), 1, []) and self.sweep.is_done

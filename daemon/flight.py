@@ -18,23 +18,11 @@ from daemon.gates import Gates, outbox_gate, room_gate
 from daemon.pipeline import poll, submit
 from daemon.ports import Clock, Disk, Predictor, Sources, Storage
 from daemon.ports_ledger import Ledger
-from daemon.rules import budget, pacing, reactions
-from daemon.rules.faults import Blame, Fault, Gate
+from daemon.rules import budget, pacing, reactions, verdicts
+from daemon.rules.faults import Fault, Gate
 from daemon.rules.hooks import Hooks
 from daemon.rules.job import Tile
-from daemon.rules.lifecycle import (
-    NEVER,
-    Absent,
-    Event,
-    Failed,
-    Forgotten,
-    Held,
-    Intended,
-    Refused,
-    Spoiled,
-    Stale,
-    State,
-)
+from daemon.rules.lifecycle import Absent, Event, Forgotten, Held, Intended, Refused, Spoiled, Stale, State
 from daemon.rules.pacing import Place, SlidingMinute, Window
 
 
@@ -45,7 +33,7 @@ class Trip:
     stack: what holds the slot. since: when the tile's state began. watched: since when this process has seen it in that
     state; what it has not waited for itself proves no absence. ask_at: no question before that. found: it was in flight
     when we started, so it may be over since long ago, and its webhook may have come while nobody listened.
-    doubtful: it was looked for longer than a create may take, and most likely is not running.
+    doubtful: it was looked for longer than a create may take, and most likely is not running. overdue: that was told.
     """
 
     stack: AsyncExitStack
@@ -54,6 +42,7 @@ class Trip:
     ask_at: float
     found: bool
     doubtful: bool = False
+    overdue: bool = False
 
 
 IN_FLIGHT = (State.SUBMITTED, State.SUBMITTING)
@@ -95,10 +84,12 @@ class Flight:
 
     def admits(self, folder: int | None = None) -> bool:
         """Whether a submit (of this folder) could leave now, or probe whether it can."""
-        gates: list[str] = [Gate.API, Gate.STORAGE, Gate.ROOM]
+        gates: list[str] = [Gate.API, Gate.ROOM]
         if folder is not None:
             gates += [outbox_gate(folder), room_gate(folder)]
-        return self.window.allows(self.flying - self.doubtful) and all(map(self.gates.admits, gates))
+        # Whether the storage is back is shown by an upload, never by a create that might find nothing to read.
+        is_readable = self.gates.seconds_left(Gate.STORAGE) is None
+        return is_readable and self.window.allows(self.flying - self.doubtful) and all(map(self.gates.admits, gates))
 
     def hear(self, token: str) -> None:
         """The service says that a submit is over: ask now. What it says is not believed."""
@@ -141,6 +132,7 @@ class Flight:
             watched=now,
             ask_at=now + wait,
             found=tile.state in IN_FLIGHT,
+            overdue=wall - tile.since > self.config.api.overdue_seconds,
         )
 
     @asynccontextmanager
@@ -155,29 +147,51 @@ class Flight:
     async def _depart(self, tile: Tile, stack: AsyncExitStack) -> Tile:
         """Submit, once gates, minute and slots allow it. stack: what holds the slot from then on."""
         if reactions.submits_left(tile, self.config.api.submits_max) <= 0:
-            return await self.record(tile, no_submits_left(tile))
-        async with self.gates.through(Gate.API, Gate.STORAGE) as visit:
+            return await self.record(tile, verdicts.no_submits_left(tile))
+        async with self.gates.through(Gate.API) as visit:
+            if visit.is_probe:
+                # A question costs nothing; a create that is lost in an outage costs a person's time, or money.
+                await self.predictor.check()
             await stack.enter_async_context(self._slot())
             while (wait := self.minute.wait_seconds(self.clock.monotonic())) != 0.0:
                 await self.clock.sleep(wait if wait is not None else 1.0)
             with self.minute.place() as place, self.step():
                 now, sources = self.clock.wall(), await self.sources(tile)
-                settings = self.config.storage
-                event = await submit.intend(tile, sources, self.storage, self.api, now, settings.url_seconds)
+                event = await self._intend(tile, sources, now)
                 # One at a time from the look at budget and room to the intent that counts in them.
                 async with self.purse:
-                    if not self.window.allows(self.flying - self.doubtful - 1) or not await self._has_room(
-                        tile, sources
-                    ):
+                    if visit.is_overtaken() or not self.window.allows(self.flying - self.doubtful - 1):
+                        visit.learnt = False
+                        return tile
+                    if not await self._has_room(tile, sources):
                         visit.learnt = False
                         return await self.ledger.postpone(tile, self.clock.wall() + ROOM_SECONDS)
-                    event = await self._over_budget(tile, now) or event
+                    event = await self.over_budget(tile) or event
                     wait = reactions.step_back(tile, self.clock.dice()) if isinstance(event, Stale) else 0.0
                     tile = await self.record(tile, event, wait=wait)
                 if isinstance(event, Intended):
                     return await self._create(tile, place, stack)
                 visit.learnt = False
                 return tile
+
+    async def _intend(self, tile: Tile, sources: Sources, now: float) -> Event:
+        """The last looks before money is spent."""
+        uploaded = (await self.ledger.deliveries.times(tile.job.id)).get("uploaded", 0.0)
+        try:
+            return await submit.intend(
+                tile,
+                sources,
+                self.storage,
+                api=self.api,
+                now=now,
+                since=min(now, now + self.predictor.ahead),
+                uploaded=uploaded,
+                url_seconds=self.config.storage.url_seconds,
+            )
+        except Fault as fault:
+            if fault.gate is Gate.STORAGE:
+                self.gates.close(fault.gate, fault)
+            raise
 
     async def _has_room(self, tile: Tile, sources: Sources) -> bool:
         """Whether staging, and an outbox that waits for it, will take the result besides those on their way."""
@@ -228,45 +242,46 @@ class Flight:
         self.window.accepted(self.clock.monotonic())
         return await self.record(tile, accepted)
 
-    async def _over_budget(self, tile: Tile, now: float) -> Held | None:
+    async def over_budget(self, tile: Tile) -> Held | None:
         """Why the budget does not let it pass, or None."""
-        limits = self.config.budget
+        limits, now = self.config.budget, self.clock.wall()
         if tile.released or not (limits.usd_per_day_max or limits.usd_per_month_max):
             return None
         spending = await self.ledger.books.spending(now)
         over = budget.over_budget(spending, limits.usd_per_day_max, limits.usd_per_month_max, now)
-        if over is None:
-            return None
-        remedy = "It goes on by itself then; `esrgand release` lets it pass now."
-        return Held(reason=over[0], remedy=remedy, due_at=over[1])
+        return None if over is None else verdicts.over_budget(*over)
 
     async def _look_up(self, tile: Tile, trip: Trip) -> Tile:
         """Settle the doubt about a create that may have arrived."""
         ear = self._ear(tile, trip.stack)
         await self.clock.wait(ear, max(0.0, trip.ask_at - self.clock.monotonic()))
         ear.clear()
+        pause = 0.0
         try:
-            found = await submit.look_up(tile, self.predictor, await self.ledger.books.predictions())
+            found = await submit.look_up(tile, self.predictor, await self.ledger.books.predictions(tile))
         except Fault as fault:
-            self.gates.close(Gate.POLL, fault)  # Told once, for all that are asked about.
+            self.gates.close(Gate.HISTORY, fault)  # Told once, for all that are looked for.
             self.log.debug("lookup_failed", **tile.about, reason=fault.said)
-            found, readable = None, False
+            found, readable, pause = None, False, fault.retry_after or 0.0
         else:
-            self.gates.open(Gate.POLL)
+            self.gates.open(Gate.HISTORY)
             readable = True
         if found is not None:
             return await self.record(tile, found)
         wall, now = self.clock.wall(), self.clock.monotonic()
         reaction = reactions.doubt(tile, readable, now - trip.watched, self.config.api.create_seconds_max)
-        trip.ask_at = now + reaction.wait
+        wait = max(reaction.wait, min(pause, reactions.PAUSE_SECONDS_MAX))
+        trip.ask_at = now + wait
         self._doubt(trip, now - trip.watched >= self.config.api.create_seconds_max * reactions.DOUBT_GRACE)
         if reaction.event is None:
-            return await self.ledger.postpone(tile, wall + reaction.wait)
+            return await self.ledger.postpone(tile, wall + wait)
         if isinstance(reaction.event, Absent):
             if tile.api != self.api:
-                return await self.record(tile, made_elsewhere(tile))
+                return await self.record(tile, verdicts.made_elsewhere())
+            if tile.prediction is not None and await self.ledger.books.is_billed(tile.prediction):
+                return await self.record(tile, verdicts.paid_and_forgotten(tile))
             if reactions.submits_left(tile, self.config.api.submits_max) <= 0:
-                return await self.record(tile, doubtful(tile))
+                return await self.record(tile, verdicts.doubtful(tile))
         return await self.record(tile, reaction.event, wait=reaction.wait)
 
     def _ear(self, tile: Tile, stack: AsyncExitStack) -> asyncio.Event:
@@ -281,9 +296,8 @@ class Flight:
 
     async def _poll(self, tile: Tile, trip: Trip) -> Tile:
         now = self.clock.monotonic()
-        age = now - trip.since
         pause = pacing.poll_pause(
-            age,
+            now - trip.since,
             shortest=self.config.api.poll_seconds_min,
             overdue_after=self.config.api.overdue_seconds,
             dice=self.clock.dice(),
@@ -293,49 +307,28 @@ class Flight:
             pause, trip.found = self.clock.dice(), False
         await self.clock.wait(ear, max(pause, trip.ask_at - now))
         ear.clear()
-        if age <= self.config.api.overdue_seconds < age + pause:
+        age = self.clock.monotonic() - trip.since
+        if age > self.config.api.overdue_seconds and not trip.overdue:
+            trip.overdue = True
             self.log.warning("overdue", **tile.about, prediction=tile.prediction, seconds=round(age))
-        try:
-            end = await poll.poll(tile, self.predictor, self.config.api.submits_max)
-        except Fault as fault:
-            reaction = reactions.react(tile, fault, self.clock.wall(), self.clock.dice())
-            if isinstance(reaction.event, Forgotten):
-                return await self.record(tile, reaction.event)
-            # Not the API gate: that one may be closed for a reason of the creates' own, and stays so.
-            self.gates.close(Gate.POLL, fault)
-            self.log.debug("poll_failed", **tile.about, reason=fault.said)
-            trip.ask_at = self.clock.monotonic() + reaction.wait
-            return await self.ledger.postpone(tile, self.clock.wall() + reaction.wait, attempts=1)
-        self.gates.open(Gate.POLL)
+        # Not the API gate: that one may be closed for a reason of the creates' own, and stays so.
+        async with self.gates.through(Gate.POLL) as visit:
+            try:
+                end = await poll.poll(tile, self.predictor, self.config.api.submits_max)
+            except Fault as fault:
+                self.log.debug("poll_failed", **tile.about, reason=fault.said)
+                if fault.gate is not None:
+                    # Everybody's trouble: it costs no attempts, and who asks first when it is over asks for all.
+                    visit.learnt = False
+                    self.gates.close(Gate.POLL, fault)
+                    return tile
+                reaction = reactions.react(tile, fault, self.clock.wall(), self.clock.dice())
+                if isinstance(reaction.event, Forgotten):
+                    return await self.record(tile, reaction.event)
+                trip.ask_at = self.clock.monotonic() + reaction.wait
+                return await self.ledger.postpone(tile, self.clock.wall() + reaction.wait, attempts=1)
         if end is None:
             return tile
         event, bill = end
         wait = reactions.step_back(tile, self.clock.dice()) if isinstance(event, Spoiled) else 0.0
         return await self.record(tile, event, bill=bill, wait=wait)
-
-
-def no_submits_left(tile: Tile) -> Event:
-    """Its paid runs are used up."""
-    return Failed(
-        reason=f"The service was asked {tile.submits} times without a result.",
-        remedy="`esrgand retry` tries again, and pays again.",
-        blame=Blame.SERVICE.value,
-    )
-
-
-def made_elsewhere(tile: Tile) -> Event:
-    """It was submitted to another API or with another key, whose history is not this one."""
-    return Held(
-        reason="It was submitted with another API address or key, where it may have been paid for.",
-        remedy="Go back to those until it is done; `esrgand release` submits the picture again, and pays again.",
-        due_at=NEVER,
-    )
-
-
-def doubtful(tile: Tile) -> Event:
-    """The last submit that was allowed got lost."""
-    return Held(
-        reason=f"The service was asked {tile.submits} times, and the last submit is not in its history.",
-        remedy="Look at the account's history; `esrgand release` submits the picture again.",
-        due_at=NEVER,
-    )

@@ -64,8 +64,14 @@ class Closed:
 
 @dataclass(slots=True)
 class Visit:
-    """learnt: whether it shows that the gates may be open; not so where nothing was asked behind them."""
+    """learnt: whether it shows that the gates may be open; not so where nothing was asked behind them.
 
+    is_probe: whether it goes first, through a gate that is still closed. is_overtaken: whether one of the gates was
+    closed behind it; who has not asked for anything yet turns back then.
+    """
+
+    is_probe: bool
+    is_overtaken: Callable[[], bool]
     learnt: bool = True
 
 
@@ -89,6 +95,14 @@ class Gates:
         left = self.seconds_left(name)
         return left is None or (left <= 0 and not self._gates[name].probing)
 
+    def neglected(self, seconds: float) -> list[str]:
+        """The closed gates that nobody probes, although they might have been probed so long ago."""
+        return [
+            name
+            for name, gate in self._gates.items()
+            if gate.fault is not None and not gate.probing and -(self.seconds_left(name) or 0.0) >= seconds
+        ]
+
     def seconds_left(self, name: str) -> float | None:
         """How long until a closed gate may be probed; None where it is open."""
         gate = self._gates.get(name)
@@ -98,7 +112,7 @@ class Gates:
         """Something that all need is broken."""
         gate = self._gates.setdefault(name, _Gate())
         now = self._clock.monotonic()
-        until = now + reactions.gate_seconds(fault, gate.closings, self._clock.dice())
+        until = now + reactions.gate_seconds(name, fault, gate.closings, self._clock.dice())
         if gate.fault is None:
             gate.closed_at = self._clock.wall()
             # One wrong key, or one full disk, may close several gates; that is told once.
@@ -156,12 +170,17 @@ class Gates:
         A fault inside closes the gate that it names (below one of `names`: `outbox:2` for OUTBOX) and goes on its way.
         """
         probes: list[str] = []
-        visit = Visit()
+        entered: dict[str, int] = {}
+
+        def overtaken() -> bool:
+            return any(self._gates[name].closed_ever != times for name, times in entered.items())
+
         try:
             for name in names:
                 if await self.wait(name):
                     probes.append(name)
-            entered = {name: self._gates[name].closed_ever for name in names}
+            entered |= {name: self._gates[name].closed_ever for name in names}
+            visit = Visit(bool(probes), overtaken)
             yield visit
         except Fault as fault:
             hit = next((name for name in names if fault.gate is not None and name.split(":")[0] == fault.gate), None)

@@ -71,6 +71,8 @@ class Health:
             if fault is not None:
                 found.append(f"{fault.said} {fault.remedy}".strip())
             found += [f"{folder.config.inbox}: {said}" for said in folder.detector.unreadable]
+        if self.dispatcher.sweep.problem:
+            found.append(self.dispatcher.sweep.problem)
         defects = sum(len(lane.benched) for lane in self.dispatcher.all_lanes())
         if defects:
             found.append(f"{defects} pictures met a defect of esrgand; the log has it, and they are tried again.")

@@ -8,7 +8,8 @@ unavailable is told once, and once more when it is back.
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from daemon.pipeline.admit import Refused, admit
@@ -39,6 +40,7 @@ class Intake:
     queues: "Mapping[int, asyncio.Queue[Candidate]]"
     poke: Callable[[State], None]
     stopping: asyncio.Event
+    counting: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def watch(self, folder: Folder) -> None:
         """The loop round one folder's steps."""
@@ -100,7 +102,9 @@ class Intake:
         world = self.world
         now = world.clock.wall()
         keeps = folder.config.after == "keep"
-        decision = await world.ledger.admit(file, folder.config.order, keeps, await self._hold(), now)
+        # One at a time from the count of what waits to the one that counts in it.
+        async with self.counting if self.config.budget.pictures_per_drop_max else nullcontext():
+            decision = await world.ledger.admit(file, folder.config.order, keeps, await self._hold(), now)
         fields: dict[str, object] = {
             "job": file.recipe.job_id(file.content.sha256),
             "picture": shown(file.path),

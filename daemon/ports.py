@@ -66,8 +66,11 @@ class Storage(Protocol):
         is fine; the object is whole or not there.
         """
 
-    async def fresh(self, asset: Asset) -> Asset:
-        """The same object with a URL as fresh as can be had without uploading again."""
+    async def fresh(self, asset: Asset, *, look: bool) -> Asset | None:
+        """The same object with a URL as fresh as can be had without uploading again; None where it is gone.
+
+        look: whether to see if it is still there, where only the storage itself knows that.
+        """
 
     async def delete(self, ref: str) -> None:
         """Remove the object; one that is gone already is fine."""
@@ -117,7 +120,14 @@ Progress = Running | Succeeded | Spoiled
 
 
 class Predictor(Protocol):
-    """The prediction API."""
+    """The prediction API.
+
+    ahead: seconds that its clock is ahead of ours, by its last answer; 0 where that is not known, or not much.
+    """
+
+    @property
+    def ahead(self) -> float:
+        """See above."""
 
     async def create(self, recipe: Recipe, image_url: str, hook: Hook | None = None) -> str:
         """Start a paid prediction and return its id. Called once per recorded intent and never repeated inside.
@@ -144,7 +154,7 @@ class Predictor(Protocol):
         """
 
     async def check(self) -> None:
-        """Look whether the key is accepted, without creating anything."""
+        """Ask something that costs nothing: raises the Fault that a create would meet, as far as that can show it."""
 
     async def close(self) -> None:
         """Let go of connections."""

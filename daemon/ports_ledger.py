@@ -69,8 +69,11 @@ class Books(Protocol):
     async def promised(self, folder: int | None = None) -> int:
         """Bytes, estimated, of the results that are on their way to staging, or to a folder's outbox."""
 
-    async def predictions(self) -> set[str]:
-        """Predictions that are known to be some tile's: of the last days, and what is in flight."""
+    async def predictions(self, besides: Tile) -> set[str]:
+        """Predictions that are known to be some other tile's: of the last days, and what is in flight."""
+
+    async def is_billed(self, prediction: str) -> bool:
+        """Whether a prediction's end, and what it cost, is known."""
 
     async def submits(self, since: float) -> list[tuple[float, float | None]]:
         """The submits that left since then, and when each was answered."""

@@ -223,7 +223,7 @@ class Service:
         health.ledger_at = self.clock.monotonic()
         scanned = all(f.detector.scans > 0 or f.detector.fault is not None for f in wired.folders)
         problems = health.problems()
-        text = desk.in_short(counts, len(problems))
+        text = desk.in_short(counts, problems)
         if not self._ready and scanned:
             self._ready = True
             self.notifier.ready(text)
@@ -253,6 +253,9 @@ class Service:
         self.exit = Exit.PICTURES if failed or held or unready else Exit.DONE
         self.summary = [f"{done} done, {len(failed)} failed, {held} held, {len(unready)} not ready."]
         self.summary += [f"failed: {shown(path)}: {reason}" for path, reason in failed]
+        if dispatcher.sweep.problem:
+            self.exit = Exit.HOUSE
+            self.summary.append(dispatcher.sweep.problem)
         self.summary += [f"not ready: {shown(path)}: {reason}" for _, path, reason in unready]
         return True
 

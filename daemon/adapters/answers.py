@@ -14,9 +14,9 @@ from email.utils import parsedate_to_datetime
 from urllib.parse import unquote
 
 from daemon.ports import Progress, Running, Spoiled, Succeeded
+from daemon.rules.budget import TYPICAL_PREDICT_SECONDS, USD_PER_SECOND
 from daemon.rules.faults import Blame, Fault, Gate
 
-USD_PER_SECOND = 0.0002475
 USD_MAX = 1e6  # No run costs that: it is a mistake, and as large a one as still lets sums be numbers.
 TEXT_MAX = 300
 RETRY_AFTER_MAX = 3600.0
@@ -178,7 +178,8 @@ def _cost(document: dict[str, object], *, estimate: bool) -> float:
         return 0.0
     cost = _number(metrics.get("cost")) or 0.0
     if cost <= 0 and estimate:
-        cost = (_number(metrics.get("predict_time")) or 0.0) * USD_PER_SECOND
+        # With no word about either, what it usually takes: a budget must not take it for nothing.
+        cost = (_number(metrics.get("predict_time")) or TYPICAL_PREDICT_SECONDS) * USD_PER_SECOND
     return min(cost, USD_MAX)
 
 

@@ -78,9 +78,9 @@ class GcsStorage:
         """Upload, and sign the URL; see the port."""
         return await self._in_thread(lambda: self._put(self._prefix + key, source, bytes_, content_type))
 
-    async def fresh(self, asset: Asset) -> Asset:
-        """The same object, signed anew."""
-        return await self._in_thread(lambda: self._asset(asset.ref))
+    async def fresh(self, asset: Asset, *, look: bool) -> Asset | None:
+        """The same object, signed anew; see the port."""
+        return await self._in_thread(lambda: None if look and not self._is_there(asset.ref) else self._asset(asset.ref))
 
     async def delete(self, ref: str) -> None:
         """Remove this generation of the object; one that is gone already is fine."""
@@ -167,6 +167,11 @@ class GcsStorage:
             blob.delete(timeout=TIMEOUT_SECONDS, retry=self._retry())
         except NotFound:
             pass
+
+    def _is_there(self, ref: str) -> bool:
+        name, _, generation = ref.rpartition("#")
+        blob = self._bucket().blob(name, generation=int(generation))
+        return bool(blob.exists(timeout=TIMEOUT_SECONDS, retry=self._retry()))
 
     def _asset(self, ref: str) -> Asset:
         name = ref.rpartition("#")[0]

@@ -30,9 +30,12 @@ FUTURE_SECONDS = 6 * 3600.0  # How far back is searched for a create that left i
 ROW_SECONDS_SPARE = 86_400.0
 HISTORY_ROWS = 100
 HISTORY_PAGES_MAX = 50
+UNANSWERED_MAX = 3  # so many predictions that the API does not tell about end a look into its history
 DOWNLOAD_BYTES_PER_SECOND_MIN = 50_000
 DOWNLOAD_SECONDS_MAX = 3600.0
 BLOCK_BYTES = 256 * 1024
+
+NOBODYS = "00000000-0000-0000-0000-000000000000"  # An id that is well-formed, and that no prediction has.
 
 RESULT = Peer("The host of the result", Gate.FETCH)
 
@@ -132,13 +135,17 @@ class HostedPredictor:
 
     async def _find(self, model: str, image_url: str, start: float, others: Collection[str]) -> str | None:
         unproven: Fault | None = None
+        unanswered = 0
         async for candidate in self._history(model, start):
             if candidate in others:
                 continue
             try:
                 theirs = _image(await self._prediction(candidate))
             except Fault as fault:
-                unproven = fault  # Another candidate may still settle it.
+                unproven = fault  # Another candidate may still settle it;
+                unanswered += fault.gate is not None
+                if fault.rate_limited or fault.outlook is Outlook.LASTING or unanswered == UNANSWERED_MAX:
+                    break  # but not where the API wants to be left alone, or answers nobody.
                 continue
             if theirs is not None and same_url(image_url, theirs):
                 return candidate
@@ -170,8 +177,26 @@ class HostedPredictor:
                 _write(sink, block)
         return total
 
+    @property
+    def ahead(self) -> float:
+        """Seconds that the API's clock is ahead of ours, by its last answer."""
+        return self._api.skew
+
     async def check(self) -> None:
-        """Look whether the key is accepted, by asking for one row of the history."""
+        """Look whether the API answers and takes the key, by asking for one row of the history."""
+        try:
+            await self._check_history()
+        except Fault as fault:
+            if fault.outlook is Outlook.LASTING or fault.rate_limited:
+                raise
+            # The history alone may be broken; creates need not wait for that.
+            try:
+                await self._prediction(NOBODYS)
+            except Fault as other:
+                if other.gate is not None:
+                    raise fault from None
+
+    async def _check_history(self) -> None:
         answer = await self._api.call("GET", f"/executions?{urlencode({'model': MODEL, 'limit': 1})}")
         if answer.status in (404, 405, 501):
             return  # No history here; but the key was not refused.

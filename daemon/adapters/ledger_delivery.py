@@ -40,7 +40,9 @@ UNDELIVERED = (*UNSTAGED, "fetched")
 # A submit in doubt may still carry the id that the service forgot: it is to be found again.
 PREDICTIONS = """
     SELECT prediction FROM tile WHERE state = 'submitted' AND prediction IS NOT NULL
-    UNION SELECT * FROM (SELECT prediction FROM bill ORDER BY billed_at DESC LIMIT 5000)
+    UNION SELECT * FROM (
+        SELECT prediction FROM bill WHERE NOT (job = ? AND number = ?) ORDER BY billed_at DESC LIMIT 5000
+    )
 """
 PROMISED = """
     SELECT total(j.width * j.height * j.scale * j.scale) FROM tile t JOIN job j ON j.id = t.job
@@ -224,9 +226,14 @@ class Books:
 
         return await self._database.read(work)
 
-    async def predictions(self) -> set[str]:
-        """Predictions that are known to be some tile's: the last that were billed, and what is in flight."""
-        return await self._database.read(lambda db: {row[0] for row in db.execute(PREDICTIONS)})
+    async def predictions(self, besides: Tile) -> set[str]:
+        """Predictions that are known to be some other tile's: the last that were billed, and what is in flight."""
+        return await self._database.read(lambda db: {row[0] for row in db.execute(PREDICTIONS, besides.key)})
+
+    async def is_billed(self, prediction: str) -> bool:
+        """Whether a prediction's end, and what it cost, is known."""
+        sql = "SELECT 1 FROM bill WHERE prediction = ?"
+        return await self._database.read(lambda db: db.execute(sql, (prediction,)).fetchone() is not None)
 
     async def submits(self, since: float) -> list[tuple[float, float | None]]:
         """The submits that left since then: when each left, and when its answer came (None: never)."""

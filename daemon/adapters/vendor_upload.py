@@ -82,8 +82,8 @@ class VendorStorage:
         expires_at = moment(given.get("expires_at"))
         return Asset(str(ref), url, expires_at if expires_at is not None else self._clock.wall() + self._url_seconds)
 
-    async def fresh(self, asset: Asset) -> Asset:
-        """The same: the vendor's URL carries no signature to renew."""
+    async def fresh(self, asset: Asset, *, look: bool) -> Asset:
+        """The same: the vendor's URL carries no signature to renew, and its end is known."""
         return asset
 
     async def delete(self, ref: str) -> None:

@@ -13,12 +13,24 @@ from daemon.rules.job import Tile
 from daemon.rules.lifecycle import Accepted, Event, Found, Intended, Stale, Withdrawn
 
 URL_MARGIN_SECONDS = 600.0  # what a service that is busy may need before it reads the picture
+FRESH_SECONDS = 3600.0  # an upload younger than this is still there: rules that clean a bucket up count in days
 
 
-async def intend(tile: Tile, sources: Sources, storage: Storage, api: str, now: float, url_seconds: float) -> Event:
+async def intend(
+    tile: Tile,
+    sources: Sources,
+    storage: Storage,
+    *,
+    api: str,
+    now: float,
+    since: float,
+    uploaded: float,
+    url_seconds: float,
+) -> Event:
     """What to record before a submit: Intended; or Stale or Withdrawn, and then nothing may be submitted.
 
-    api: which API and account it goes to. now: seconds since 1970. url_seconds: the life of a fresh URL.
+    api: which API and account it goes to. now, since, uploaded: seconds since 1970; since is where the history has to
+    begin that would have it. url_seconds: the life of a fresh URL.
     """
     for inbox, picture in sources:
         # The last look before money is spent: the file must still be what was admitted.
@@ -28,11 +40,12 @@ async def intend(tile: Tile, sources: Sources, storage: Storage, api: str, now: 
         return Withdrawn(reason="The picture left its inbox, or changed, before it was submitted.")
     assert tile.asset_ref is not None
     assert tile.asset_url is not None
-    asset = await storage.fresh(Asset(tile.asset_ref, tile.asset_url, tile.asset_expires_at))
+    old = Asset(tile.asset_ref, tile.asset_url, tile.asset_expires_at)
+    asset = await storage.fresh(old, look=not 0 <= now - uploaded < FRESH_SECONDS)
     margin = min(URL_MARGIN_SECONDS, url_seconds / 4)
-    if asset.expires_at is not None and asset.expires_at - now < margin:
+    if asset is None or (asset.expires_at is not None and asset.expires_at - now < margin):
         return Stale()
-    return Intended(intent_at=now, api=api, asset_url=asset.url, asset_expires_at=asset.expires_at)
+    return Intended(intent_at=since, api=api, asset_url=asset.url, asset_expires_at=asset.expires_at)
 
 
 async def submit(tile: Tile, predictor: Predictor, hook: Hook | None = None) -> Accepted:

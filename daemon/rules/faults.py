@@ -27,7 +27,8 @@ class Gate(StrEnum):
     """What stands still for everybody while it is closed."""
 
     API = "api"  # paid creates
-    POLL = "poll"  # questions about predictions; nobody waits at it, it is there to be told once
+    POLL = "poll"  # questions about predictions
+    HISTORY = "history"  # looks for submits in doubt; nobody waits at it, it is there to be told once
     STORAGE = "storage"  # uploads
     FETCH = "fetch"  # downloads of results
     STAGING = "staging"  # the state directory's disk

@@ -29,6 +29,7 @@ PAUSE_SECONDS_MAX = 3600.0  # no pause of ours, and none that we are asked for, 
 GATE_SECONDS = 5.0
 GATE_SECONDS_MAX = 600.0
 DISK_SECONDS_MAX = 30.0
+POLL_SECONDS_MAX = 60.0  # a question costs nothing, and what it asks about is paid for
 RATE_SECONDS = 30.0  # quick retries prolong the service's block after a 429; silence clears it
 LASTING_SECONDS = 60.0  # a refused key does not get better by being shown often
 WRONG_RESULTS_MAX = 8  # downloads that were not the result; with their pauses some ten minutes
@@ -55,7 +56,7 @@ def pause(tries: int, first: float, longest: float, dice: float) -> float:
     return min(first * 2.0 ** min(tries, 20), longest) * (0.8 + 0.4 * dice)
 
 
-def gate_seconds(fault: Fault, closings: int, dice: float) -> float:
+def gate_seconds(gate: str, fault: Fault, closings: int, dice: float) -> float:
     """How long a gate stays closed. closings: how often it was closed since it was last open."""
     if fault.retry_after is not None:
         # Honoured, and never less than a pause of our own that grows: some say 0 and go on refusing.
@@ -63,8 +64,12 @@ def gate_seconds(fault: Fault, closings: int, dice: float) -> float:
     first = LASTING_SECONDS if fault.outlook is Outlook.LASTING else GATE_SECONDS
     if fault.rate_limited:
         first = RATE_SECONDS
-    # A look at a disk of our own costs nothing, and a person who mended it is waiting.
-    longest = DISK_SECONDS_MAX if fault.gate in (Gate.OUTBOX, Gate.STAGING) else GATE_SECONDS_MAX
+    longest = GATE_SECONDS_MAX
+    if fault.gate in (Gate.OUTBOX, Gate.STAGING):
+        # A look at a disk of our own costs nothing, and a person who mended it is waiting.
+        longest = DISK_SECONDS_MAX
+    elif gate == Gate.POLL and not fault.rate_limited:
+        longest = POLL_SECONDS_MAX
     return pause(closings, first, longest, dice)
 
 

@@ -25,6 +25,7 @@ from daemon.rules.hooks import Hook
 from daemon.rules.recipe import Recipe
 
 KEY = "key-0123456789abcdef"
+USUAL = 16.1 * 0.0002475  # USD, where the API says nothing at all
 SIGNATURE = "5ec2e7f00d"
 IMAGE = f"https://storage.googleapis.com/b/esrgand/ab%2Fc.png?X-Goog-Credential=a%40b&X-Goog-Signature={SIGNATURE}"
 RESULT = "https://cdn.example.org/out.png"
@@ -361,12 +362,12 @@ async def test_success(api: HostedPredictor, service: Service, status: str, outp
         ({"metrics": {"predict_time": 16}}, 0.00396),
         ({"metrics": {"predict_time": "16", "cost": "0.5"}}, 0.5),
         ({"metrics": {"predict_time": 16}, "billed": False}, 0.0),
-        ({"metrics": {"predict_time": True, "cost": -3}}, 0.0),
-        ({"metrics": {"predict_time": "inf", "cost": "nan"}}, 0.0),
+        ({"metrics": {"predict_time": True, "cost": -3}}, USUAL),
+        ({"metrics": {"predict_time": "inf", "cost": "nan"}}, USUAL),
         ({"metrics": {"cost": 1e308}}, 1e6),
         ({"metrics": {"predict_time": 1e308}}, 1e6),
-        ({"metrics": [1]}, 0.0),
-        ({}, 0.0),
+        ({"metrics": [1]}, USUAL),
+        ({}, USUAL),
     ],
 )
 async def test_cost(api: HostedPredictor, service: Service, document: dict[str, object], cost: float) -> None:
@@ -509,6 +510,36 @@ async def test_absence_is_not_claimed_where_a_candidate_cannot_be_seen(
         await api.find("real-esrgan", IMAGE + "x", 0.0)
 
 
+@pytest.mark.parametrize(("status", "asked"), [(500, 3), (429, 1), (401, 1)])
+async def test_a_look_ends_where_the_api_answers_nobody(
+    api: HostedPredictor, service: Service, status: int, asked: int
+) -> None:
+    """Two hundred questions more would prolong what is wrong."""
+    rows = body({"executions": [row(f"p{number}") for number in range(200)]})
+    service.script = [rows, lambda _: web.Response(status=status)]
+    with pytest.raises(Fault):
+        await api.find("real-esrgan", IMAGE, 0.0)
+    assert [request.path for request in service.seen].count("/v1/executions") == 1
+    assert len(service.seen) == 1 + asked
+
+
+async def test_rows_that_come_while_it_is_read_hide_nothing(api: HostedPredictor, service: Service) -> None:
+    """Newest first, and a new one with each page: what stood there moves on, and is met twice rather than never."""
+    rows = [row(f"p{number}") for number in range(250)]
+
+    def answer(request: web.Request) -> web.Response:
+        if request.path != "/v1/executions":
+            image = IMAGE if request.path.endswith("/p249") else "https://example.org/other"
+            return body({"status": "created", "input": {"image": image}})
+        rows.insert(0, row(f"new-{len(rows)}"))
+        offset = int(request.query["offset"])
+        return body({"executions": rows[offset : offset + 100], "total_count": len(rows)})
+
+    service.script = [answer]
+    assert await api.find("real-esrgan", IMAGE, 0.0) == "p249"
+    assert await api.find("real-esrgan", IMAGE + "&other", 0.0) is None
+
+
 async def test_a_capped_count_does_not_end_the_search(api: HostedPredictor, service: Service) -> None:
     images: dict[str, object] = {"p1": {"image": "a"}, "p2": {"image": None}, "p3": {"image": IMAGE}}
     history(service, [row("p1"), row("p2"), row("p3")], images, total_count=2, total_capped=True)
@@ -597,6 +628,23 @@ async def test_check_fails(api: HostedPredictor, service: Service, answer: web.R
         await api.check()
     assert (caught.value.gate, caught.value.outlook) == (Gate.API, Outlook.LASTING)
     assert caught.value.remedy
+
+
+async def test_a_history_that_is_broken_is_not_the_whole_api(api: HostedPredictor, service: Service) -> None:
+    service.script = [body({}, 503), lambda _: body({}, 404)]
+    await api.check()
+    assert [request.path.rpartition("/")[0] for request in service.seen] == ["/v1", "/v1/prediction"]
+    service.script = [lambda _: web.Response(status=500)]
+    with pytest.raises(Fault) as caught:
+        await api.check()
+    assert caught.value.gate is Gate.API
+
+
+async def test_it_says_how_far_the_clocks_are_apart(api: HostedPredictor, service: Service, clock: FakeClock) -> None:
+    assert api.ahead == 0.0
+    service.script = [lambda _: body({"executions": []}, Date=formatdate(clock.wall() - 600, usegmt=True))]
+    await api.check()
+    assert api.ahead == pytest.approx(-600, abs=1)
 
 
 # Download

@@ -40,8 +40,8 @@ class _Part:
         if not callable(what):
             return what
 
-        def call(*args: Any) -> Any:
-            answer = what(*args)
+        def call(*args: Any, **more: Any) -> Any:
+            answer = what(*args, **more)
             if inspect.iscoroutine(answer):
                 return self._virtual.run(answer)
             return _Inside(answer, self._virtual) if isinstance(answer, AbstractAsyncContextManager) else answer

@@ -252,9 +252,18 @@ async def test_a_source_shorter_than_said_leaves_nothing(arena: Arena, data: byt
 
 async def test_fresh_is_the_same_object_and_reads(arena: Arena) -> None:
     asset = await arena.storage.put("a", io.BytesIO(PICTURE), len(PICTURE), "image/png")
-    fresh = await arena.storage.fresh(asset)
+    fresh = await arena.storage.fresh(asset, look=True)
+    assert fresh is not None
     assert fresh.ref == asset.ref
     assert await arena.read(fresh.url) == PICTURE
+
+
+async def test_a_look_tells_of_an_object_that_went_meanwhile(arena: Arena) -> None:
+    """A bucket that is cleaned up by a rule; the API's own uploads say when they end."""
+    asset = await arena.storage.put("a", io.BytesIO(PICTURE), len(PICTURE), "image/png")
+    await arena.storage.delete(asset.ref)
+    fresh = await arena.storage.fresh(asset, look=True)
+    assert fresh is None or (isinstance(arena.storage, VendorStorage) and fresh.expires_at is not None)
 
 
 async def test_an_expiry_lies_ahead(arena: Arena, clock: FakeClock) -> None:

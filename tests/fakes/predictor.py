@@ -51,10 +51,14 @@ class FakePredictor:
         self.made: dict[str, str] = {}
         self.asked: list[str] = []
         self.searched: list[str] = []
+        self.since: list[float] = []
         self.creating = 0
         self.creating_most = 0
         self.running: set[str] = set()
         self.running_most = 0
+        self.ahead = 0.0
+        self.checks: deque[Fault | None] = deque()
+        self.checked = 0
 
     async def create(self, recipe: Recipe, image_url: str, hook: Hook | None = None) -> str:
         assert image_url not in self.urls, "one URL, one create"
@@ -91,6 +95,7 @@ class FakePredictor:
 
     async def find(self, model: str, image_url: str, since: float, others: Collection[str] = ()) -> str | None:
         self.searched.append(image_url)
+        self.since.append(since)
         await asyncio.sleep(0)
         if self.lookups and (fault := self.lookups.popleft()):
             raise fault
@@ -101,7 +106,9 @@ class FakePredictor:
         raise Fault("There is nothing to fetch here.", blame=Blame.SERVICE, gate=Gate.FETCH)
 
     async def check(self) -> None:
-        return None
+        self.checked += 1
+        if self.checks and (fault := self.checks.popleft()):
+            raise fault
 
     async def close(self) -> None:
         return None

@@ -41,9 +41,9 @@ class FakeStorage:
         self.puts.append(key)
         return self._asset(key)
 
-    async def fresh(self, asset: Asset) -> Asset:
+    async def fresh(self, asset: Asset, *, look: bool) -> Asset | None:
         self._meet_fault()
-        return self._asset(asset.ref)
+        return None if look and asset.ref not in self.objects else self._asset(asset.ref)
 
     async def delete(self, ref: str) -> None:
         self._meet_fault()

@@ -118,17 +118,19 @@ def test_pauses_in_numbers() -> None:
 
 def test_a_gate_stays_closed_for_as_long_as_asked_and_longer_each_time() -> None:
     asked = Fault("x", blame=SERVICE, retry_after=90)
-    assert [gate_seconds(asked, closings, 0) for closings in (0, 5)] == [90, 90]
-    assert 90 < gate_seconds(asked, 0, 0.9) < 100, "never before; not all at once"
-    passing = [gate_seconds(FAULTS["passing"], closings, 0.5) for closings in range(12)]
-    lasting = [gate_seconds(FAULTS["lasting"], closings, 0.5) for closings in range(12)]
+    assert [gate_seconds("api", asked, closings, 0) for closings in (0, 5)] == [90, 90]
+    assert 90 < gate_seconds("api", asked, 0, 0.9) < 100, "never before; not all at once"
+    passing = [gate_seconds("api", FAULTS["passing"], closings, 0.5) for closings in range(12)]
+    lasting = [gate_seconds("api", FAULTS["lasting"], closings, 0.5) for closings in range(12)]
     assert passing[:3] == [5, 10, 20]
     assert lasting[:3] == [60, 120, 240], "a refused key is not shown often"
     assert passing[-1] == lasting[-1] == 600
     limited = Fault("Slow down.", blame=SERVICE, gate=Gate.API, rate_limited=True)
-    assert [gate_seconds(limited, closings, 0.5) for closings in (0, 1, 9)] == [30, 60, 600], "silence clears it"
+    assert [gate_seconds("api", limited, closings, 0.5) for closings in (0, 1, 9)] == [30, 60, 600], "silence clears it"
+    assert gate_seconds("poll", limited, 9, 0.5) == 600, "and nothing less does"
     limited.retry_after = 7
-    assert gate_seconds(limited, 3, 0) == 7, "unless it says how much"
+    assert gate_seconds("api", limited, 3, 0) == 7, "unless it says how much"
+    assert gate_seconds("poll", FAULTS["passing"], 9, 0.5) == 60, "what is asked about is paid for"
 
 
 # A submit in doubt

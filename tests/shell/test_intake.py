@@ -151,6 +151,14 @@ async def test_a_big_drop_is_held_for_a_person(tmp_path: Path, clock: FakeClock)
         assert counts == {State.ADMITTED: 2, State.HELD: 3}
 
 
+async def test_those_who_are_admitted_together_count_each_other(tmp_path: Path, clock: FakeClock) -> None:
+    async with shop(tmp_path, clock, folders=4, budget={"pictures_per_drop_max": 3}) as at_work:
+        for number in range(24):
+            at_work.house.drop(f"{number}.png", picture(shade=number * 10), folder=number % 4)
+        await at_work.told("admitted", 24)
+        assert await at_work.house.ledger.counts() == {State.ADMITTED: 3, State.HELD: 21}
+
+
 async def test_a_folder_that_goes_and_comes_is_told_once_each_and_others_go_on(
     tmp_path: Path, clock: FakeClock
 ) -> None:

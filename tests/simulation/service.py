@@ -170,6 +170,7 @@ class SimPredictor:
     def __init__(self, service: Service, machine: Machine) -> None:
         self._service = service
         self._machine = machine
+        self.ahead = 0.0
 
     async def _travel(self) -> None:
         self._machine.step("request")
@@ -238,7 +239,7 @@ class SimPredictor:
     async def find(self, model: str, image_url: str, since: float, others: Collection[str] = ()) -> str | None:
         service = self._service
         await self._travel()
-        self._fail(service.faults.call, Gate.POLL)
+        self._fail(service.faults.call, Gate.HISTORY)
         for run in service.runs.values():
             if run.id not in others and run.url == image_url and self._machine.time() >= run.listed_at:
                 return run.id
@@ -269,7 +270,8 @@ class SimPredictor:
         return len(data)
 
     async def check(self) -> None:
-        return None
+        await self._travel()
+        self._fail(self._service.faults.call, Gate.API)
 
     async def close(self) -> None:
         return None
@@ -300,10 +302,10 @@ class SimStorage:
             raise fault("The answer of the bucket got lost.", Gate.STORAGE)
         return self._asset(key)
 
-    async def fresh(self, asset: Asset) -> Asset:
+    async def fresh(self, asset: Asset, *, look: bool) -> Asset | None:
         if not self._machine.alive:
             raise Crash
-        return self._asset(asset.ref)
+        return None if look and asset.ref not in self._service.objects else self._asset(asset.ref)
 
     async def delete(self, ref: str) -> None:
         await self._travel()
