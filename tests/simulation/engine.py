@@ -121,6 +121,14 @@ class Machine:
         if self.loop is not None:
             self.replan.set()
 
+    def stay_off(self, until: float) -> None:
+        """The world goes on while the machine is off: what was on its way to the service arrives when it does."""
+        while self.later and self.later[0][0] <= until:
+            at, _, action = heapq.heappop(self.later)
+            self.now = max(self.now, at)
+            action()
+        self.now = max(self.now, until)
+
     async def play(self) -> None:
         """Let the world's own events happen while the daemon runs."""
         assert self.loop is not None

@@ -288,7 +288,7 @@ class House:
         if not over:
             self.files.crash()
             self._look_after_crash()
-            machine.now = max(machine.now + machine.chance.random() * 30, self.off_until)
+            machine.stay_off(max(machine.now + machine.chance.random() * 30, self.off_until))
         return over
 
     def _unhandled(self, _: Any, context: dict[str, Any]) -> None:
@@ -445,8 +445,10 @@ class House:
         """Everything that could be done is done."""
         if self.wrong:
             return
-        if self.service.objects:
-            self.fail(f"objects were left: {sorted(self.service.objects)}")
+        # A sample may be left by a check that was cut short: it holds no picture, and a rule of the bucket ends it.
+        objects = set(self.service.objects) - {"check"}
+        if objects:
+            self.fail(f"objects were left: {sorted(objects)}")
         staged = self.files.names(Path("/state/staging"))
         if staged:
             self.fail(f"staging was left with {staged}")

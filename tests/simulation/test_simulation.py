@@ -37,7 +37,17 @@ def test_everything_that_can_go_wrong_does() -> None:
             faults[kind] = faults.get(kind, 0) + count
     assert set(faults) == {
         *("refused connection", "402", "429", "lost before", "lost after", "hang", "spoiled"),
-        *("poll call", "fetch call", "expired", "bad body", "cut", "storage", "storage late"),
+        *(
+            "api call",
+            "poll call",
+            "history call",
+            "fetch call",
+            "expired",
+            "bad body",
+            "cut",
+            "storage",
+            "storage late",
+        ),
     }
 
 
