@@ -25,7 +25,7 @@ from daemon.adapters import log as logs
 from daemon.adapters import mounts
 from daemon.adapters.clock import SystemClock
 from daemon.adapters.database import connect
-from daemon.adapters.disk import fault_from
+from daemon.adapters.disk_faults import fault_from
 from daemon.adapters.files import Files
 from daemon.adapters.http import Http, Lane, Peer
 from daemon.adapters.ledger_desk import state_paths

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from daemon.gates import Gates, outbox_gate
 from daemon.pipeline.write import ResultLost, Unstaged
 from daemon.rules import names
-from daemon.rules.faults import Fault, LedgerBroken
+from daemon.rules.faults import Fault, Gate, LedgerBroken
 from daemon.rules.job import Picture, Tile
 from daemon.rules.lifecycle import NEVER, Held, Missing, State, Wanted
 from daemon.rules.reactions import pause, step_back
@@ -40,20 +40,24 @@ class Delivery:
     failures: dict[int, int] = field(default_factory=dict)
     asking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    async def find(self, room: int, in_hand: set[int]) -> list[tuple[Picture, Tile]]:
-        """Pictures whose job has an end."""
+    async def find(self, id_: int, room: int, in_hand: set[int]) -> list[tuple[Picture, Tile]]:
+        """Pictures of a folder whose job has an end."""
         now = self.world.clock.monotonic()
-        self.delays = {id_: due for id_, due in self.delays.items() if due > now}
-        besides = [*in_hand, *self.delays]
-        open_ = [id_ for id_ in self.folders if self.gates.admits(outbox_gate(id_))]
-        return await self.world.ledger.deliveries.due(open_, room, besides)
+        self.delays = {picture: due for picture, due in self.delays.items() if due > now}
+        folder = self.folders[id_]
+        takes = folder.config.after != "keep" or folder.config.after_failure != "keep"
+        # A source that is to be taken away cannot be while its inbox is, and who waits for that inbox hangs with it.
+        if not self.gates.admits(outbox_gate(id_)) or (takes and folder.detector.fault is not None):
+            return []
+        return await self.world.ledger.deliveries.due([id_], room, [*in_hand, *self.delays])
 
-    async def next_due(self) -> float | None:
-        """When a delayed picture may be tried again, wall seconds."""
+    async def next_due(self, id_: int) -> float | None:
+        """When a picture of a folder may be tried again, wall seconds."""
         clock = self.world.clock
         now = clock.monotonic()
         waits = [due - now for due in self.delays.values()]
-        waits += [wait for wait in map(self.gates.seconds_left, map(outbox_gate, self.folders)) if wait is not None]
+        if (wait := self.gates.seconds_left(outbox_gate(id_))) is not None:
+            waits.append(wait)
         return clock.wall() + max(min(waits), RETRY_SECONDS_MIN) if waits else None
 
     async def write(self, picture: Picture, tile: Tile) -> None:
@@ -82,6 +86,8 @@ class Delivery:
         except LedgerBroken:
             raise
         except Fault as fault:
+            if fault.gate is Gate.STAGING:
+                self.gates.close(fault.gate, fault)
             if fault.gate is None and picture.id not in self.failures:
                 world.log.warning("write_failed", **about, reason=fault.said, remedy=fault.remedy)
             self._delay(picture)

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from daemon.delivery import Delivery
@@ -20,11 +21,12 @@ from daemon.lanes import Lane
 from daemon.pipeline import fetch, upload
 from daemon.ports import Sources
 from daemon.probes import Probes
+from daemon.room import Room
 from daemon.rules import names, pacing, reactions
 from daemon.rules.faults import Changed, Fault, Gate, LedgerBroken, Vanished
 from daemon.rules.hooks import Hooks
 from daemon.rules.job import Bill, Picture, Tile
-from daemon.rules.lifecycle import MILESTONES, Event, Failed, Held, Intended, Released, Spoiled, State, Withdrawn
+from daemon.rules.lifecycle import MILESTONES, NEVER, Event, Failed, Held, Intended, Released, Spoiled, State, Withdrawn
 from daemon.sweep import Sweep
 from daemon.world import Folder, World
 
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 
 RESERVE = 4  # uploaded pictures kept ready for a free slot, beyond as many as there are upload workers
 FETCHES_MAX = 4
-WRITES_MAX = 3
+WRITES_MAX = 3  # for each folder
 Key = tuple[str, int]
 STATE_LANES = {
     State.ADMITTED: "upload",
@@ -61,9 +63,11 @@ class Dispatcher:
         # What is in flight goes on although its folder is no longer configured: it is paid for.
         self.known_folders: list[int] = list(self.folders)
         self._turn = 0
+        self._held_until: set[float] = set()
         self.stopping = asyncio.Event()
         self.minute = pacing.SlidingMinute(config.api.creates_per_minute_max)
         self.slots = asyncio.BoundedSemaphore(config.api.in_flight_max)
+        outboxes = {folder.id: folder.config.outbox for folder in self.folders.values()}
         self.flight = Flight(
             config=config,
             clock=world.clock,
@@ -72,8 +76,7 @@ class Dispatcher:
             ledger=world.ledger,
             predictor=world.predictor,
             storage=world.storage,
-            disk=world.disk,
-            outboxes={folder.id: folder.config.outbox for folder in self.folders.values()},
+            room=Room(world.clock, gates, world.ledger, world.disk, outboxes),
             api=world.api,
             minute=self.minute,
             window=pacing.Window(config.api.in_flight_max),
@@ -86,7 +89,7 @@ class Dispatcher:
         )
         gates.on_open = self.poke_all
         self.sweep = Sweep(world, gates, keep=config.storage.keep)
-        self.probes = Probes(world, gates, self.flight.outboxes)
+        self.probes = Probes(world, gates, outboxes)
         self.delivery = Delivery(world, gates, self.folders, self.record, self.step)
         self.lanes: dict[str, Lane[Tile, Key]] = {
             "upload": self._lane("upload", config.storage.uploads_max, (State.ADMITTED,), self._upload),
@@ -97,17 +100,8 @@ class Dispatcher:
         self.lanes["upload"].find = self._find_uploads
         self.lanes["flight"].find = self._find_flights
         self.lanes["flight"].next_due = self._next_flight
-        self.write_lane: Lane[tuple[Picture, Tile], int] = Lane(
-            name="write",
-            width=WRITES_MAX,
-            clock=world.clock,
-            find=self.delivery.find,
-            key=lambda due: due[0].id,
-            work=self._write,
-            next_due=self.delivery.next_due,
-            stopping=self.stopping,
-            log=world.log,
-        )
+        # Each outbox has workers of its own: one that hangs holds up no other.
+        self.write_lanes = [self._write_lane(id_) for id_ in self.folders]
         self.busy_tasks: dict[asyncio.Task[None], float] = {}
 
     def _lane(
@@ -122,6 +116,19 @@ class Dispatcher:
             return await ledger.next_due(states, clock.wall())
 
         return Lane(name, width, clock, find, lambda tile: tile.key, work, next_due, self.stopping, self.world.log)
+
+    def _write_lane(self, id_: int) -> Lane[tuple[Picture, Tile], int]:
+        return Lane(
+            name=f"write {id_}",
+            width=WRITES_MAX,
+            clock=self.world.clock,
+            find=partial(self.delivery.find, id_),
+            key=lambda due: due[0].id,
+            work=self._write,
+            next_due=partial(self.delivery.next_due, id_),
+            stopping=self.stopping,
+            log=self.world.log,
+        )
 
     # Finding
 
@@ -139,7 +146,8 @@ class Dispatcher:
     async def _find_flights(self, room: int, in_hand: set[Key]) -> list[Tile]:
         """What is in flight first; then what could leave."""
         ledger, now = self.world.ledger, self.world.clock.wall()
-        found = await ledger.due(IN_FLIGHT, self._turns(), now, room, in_hand)
+        # Whenever it is to be asked about next: it runs, and takes a slot.
+        found = await ledger.due(IN_FLIGHT, self._turns(), NEVER, room, in_hand)
         if len(found) < room:
             ready = [folder for folder in self._turns() if self._answers(folder) and self.flight.admits(folder)]
             found += await ledger.due((State.UPLOADED,), ready, now, room - len(found), in_hand)
@@ -188,7 +196,12 @@ class Dispatcher:
             fields |= {"reason": event.reason}
         if new.prediction is not None and not isinstance(event, Intended):
             fields |= {"prediction": new.prediction}
-        self.world.log.info(event.name, **fields)
+        if isinstance(event, Held) and event.due_at not in self._held_until:
+            # The first of its kind; the others are told like any step.
+            self._held_until.add(event.due_at)
+            self.world.log.warning(event.name, **fields, remedy=event.remedy)
+        else:
+            self.world.log.info(event.name, **fields)
         self.poke(new.state)
         if new.state not in (State.UPLOADED, *IN_FLIGHT):
             self.sweep.soon()
@@ -197,11 +210,12 @@ class Dispatcher:
     def poke(self, state: State) -> None:
         """Wake the lane of a state."""
         name = STATE_LANES[state]
-        (self.write_lane if name == "write" else self.lanes[name]).poke()
+        for lane in self.write_lanes if name == "write" else [self.lanes[name]]:
+            lane.poke()
 
     def all_lanes(self) -> "list[Lane[Tile, Key] | Lane[tuple[Picture, Tile], int]]":
         """Every lane."""
-        return [*self.lanes.values(), self.write_lane]
+        return [*self.lanes.values(), *self.write_lanes]
 
     def poke_all(self) -> None:
         """Wake everybody: a person changed something in the ledger."""
@@ -216,12 +230,14 @@ class Dispatcher:
             await self.record(tile, Withdrawn(reason=fault.said))
             return
         reaction = reactions.react(tile, fault, clock.wall(), clock.dice())
+        if reaction.wrong:
+            tile = await self.world.ledger.postpone(tile, clock.wall() + reaction.wait, wrongs=1)
         if reaction.event is not None:
             await self.record(tile, reaction.event, wait=reaction.wait)
         elif reaction.gate is None:
             self.world.log.info("postponed", **tile.about, reason=fault.said, seconds=round(reaction.wait, 3))
-            more = {"wrongs": 1} if reaction.wrong else {"attempts": 1}
-            await self.world.ledger.postpone(tile, clock.wall() + reaction.wait, **more)
+            if not reaction.wrong:
+                await self.world.ledger.postpone(tile, clock.wall() + reaction.wait, attempts=1)
 
     # Working
 
@@ -299,6 +315,8 @@ class Dispatcher:
         submits = await self.world.ledger.books.submits(wall - span)
         answered = [now - max(0.0, wall - answer) if answer is not None else now for _, answer in submits]
         self.minute.remember(answered)
+        limits = self.config.budget
+        await self.world.ledger.books.budget_is(f"{limits.usd_per_day_max:g}/{limits.usd_per_month_max:g}", wall)
 
     def start(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
         """All loops and workers, as tasks of the group."""

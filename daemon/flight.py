@@ -6,18 +6,18 @@ fate is unknown the service's history decides, never a reflex. What stops half-w
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger
 
 from daemon.config_model import Config
 from daemon.gates import Gates, outbox_gate, room_gate
 from daemon.pipeline import poll, submit
-from daemon.ports import Clock, Disk, Predictor, Sources, Storage
+from daemon.ports import Clock, Predictor, Sources, Storage
 from daemon.ports_ledger import Ledger
+from daemon.room import Room
 from daemon.rules import budget, pacing, reactions, verdicts
 from daemon.rules.faults import Fault, Gate
 from daemon.rules.hooks import Hooks
@@ -55,8 +55,8 @@ class Flight:
     """record: tells the ledger, the log and the lanes; all that happens here goes through it.
 
     api: which API and account this is, without secrets; what was submitted to another is not absent for being unknown.
-    outboxes: by folder. hooks: where the service can tell us, or None. flying: how many slots are held.
-    doubtful: by how many submits that most likely are not running.
+    hooks: where the service can tell us, or None. flying: how many slots are held. doubtful: by how many submits that
+    most likely are not running.
     """
 
     config: Config
@@ -66,8 +66,7 @@ class Flight:
     ledger: Ledger
     predictor: Predictor
     storage: Storage
-    disk: Disk
-    outboxes: Mapping[int, Path]
+    room: Room
     api: str
     minute: SlidingMinute
     window: Window
@@ -106,6 +105,8 @@ class Flight:
             if tile.state is State.UPLOADED:
                 if not self.admits(tile.job.folder) or not reactions.is_due(tile.due_at, self.clock.wall()):
                     return  # It waits in the ledger; no worker and no slot waits with it.
+                if not await self.room.answers(tile.job.folder):
+                    return
                 tile = await self._depart(tile, stack)
                 trip.since = trip.watched = self.clock.monotonic()
             else:
@@ -163,7 +164,7 @@ class Flight:
                     if visit.is_overtaken() or not self.window.allows(self.flying - self.doubtful - 1):
                         visit.learnt = False
                         return tile
-                    if not await self._has_room(tile, sources):
+                    if not await self.room.is_there(tile, sources):
                         visit.learnt = False
                         return await self.ledger.postpone(tile, self.clock.wall() + ROOM_SECONDS)
                     event = await self.over_budget(tile) or event
@@ -192,31 +193,6 @@ class Flight:
             if fault.gate is Gate.STORAGE:
                 self.gates.close(fault.gate, fault)
             raise
-
-    async def _has_room(self, tile: Tile, sources: Sources) -> bool:
-        """Whether staging, and an outbox that waits for it, will take the result besides those on their way."""
-        needs = tile.job.recipe.result_bytes(tile.job.content.width, tile.job.content.height)
-        if not await self._is_ready(Gate.ROOM, None, needs + await self.ledger.books.promised()):
-            return False
-        for folder in dict.fromkeys(picture.folder for _, picture in sources):
-            if not self.gates.admits(outbox_gate(folder)):
-                continue
-            needs_there = needs + await self.ledger.books.promised(folder)
-            if await self._is_ready(room_gate(folder), self.outboxes[folder], needs_there):
-                return True
-        # Where nobody waits any more, the look at the sources says so.
-        return not sources
-
-    async def _is_ready(self, gate: str, outbox: Path | None, bytes_: int) -> bool:
-        if not self.gates.admits(gate):
-            return False
-        try:
-            await self.disk.ready(outbox, bytes_)
-        except Fault as fault:
-            self.gates.close(gate, fault)
-            return False
-        self.gates.open(gate)
-        return True
 
     async def _create(self, tile: Tile, place: Place, stack: AsyncExitStack) -> Tile:
         hook = None

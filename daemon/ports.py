@@ -282,14 +282,20 @@ class Disk(Protocol):
     async def note(self, outbox: Path, path: bytes, text: bytes) -> None:
         """Put a sidecar or a report into the outbox, replacing an older one: temporary name, sync, rename, sync."""
 
-    async def is_foreign(self, outbox: Path, path: bytes) -> bool:
-        """Whether there is something under a sidecar's or a report's name that is neither."""
+    async def is_foreign(self, outbox: Path, path: bytes, inbox: str | None = None) -> bool:
+        """Whether there is something under a sidecar's or a report's name that is neither.
+
+        inbox: as it stands in the report, where only one of this inbox will do.
+        """
 
     async def discard(self, outbox: Path, path: bytes) -> None:
         """Remove a sidecar or a report of ours; gone already is fine."""
 
-    async def holds(self, path: Path, sha256: str) -> bool:
-        """Whether there is a file with this content."""
+    async def recall(self, path: Path, sha256: str, target: Path) -> bool:
+        """Copy an earlier result from its outbox to `target` in staging; False where nothing there has this content.
+
+        Raises Fault where that outbox is away: nobody can tell then.
+        """
 
     async def remove(self, path: Path) -> None:
         """Remove a file of ours from staging; gone already is fine."""

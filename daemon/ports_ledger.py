@@ -66,6 +66,9 @@ class Books(Protocol):
     async def spending(self, now: float) -> Spending:
         """What was billed in this day and month, and what is in flight, as of one moment."""
 
+    async def budget_is(self, budget: str, now: float) -> None:
+        """The limits, as a text; where they were others, what the budget holds is to be looked at again."""
+
     async def promised(self, folder: int | None = None) -> int:
         """Bytes, estimated, of the results that are on their way to staging, or to a folder's outbox."""
 

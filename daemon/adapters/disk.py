@@ -8,6 +8,7 @@ esrgand did not write is overwritten. Every OSError becomes Fault (HOUSE): a ful
 import asyncio
 import contextlib
 import errno
+import json
 import os
 from collections.abc import AsyncIterator, Callable, Iterable
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -16,7 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, TypeVar
 
-from daemon.adapters.files import Files
+from daemon.adapters.disk_faults import FULL, LOST, fault_from, mebibytes, shown
+from daemon.adapters.files import Files, Progress
 from daemon.adapters.mounts import Mount
 from daemon.adapters.outboxes import AnotherLedgers, Outboxes
 from daemon.rules import names
@@ -27,44 +29,10 @@ T = TypeVar("T")
 STAGING_THREADS = 4
 OUTBOX_THREADS = 2
 HANG_SECONDS = 300.0  # a large result's sync may take a while on a slow share
+LOOK_SECONDS_MAX = 10.0  # no look at how much room there is takes long, unless it hangs
 START_SECONDS_MAX = 10.0  # what an outbox that hangs may hold up the start
+NOTE_BYTES_MAX = 1 << 20
 SPARE_BYTES = 8 << 20  # of the state directory's disk: what the ledger may still need
-
-
-def shown(where: bytes | Path) -> str:
-    """A path for people."""
-    return names.shown(os.fsencode(where))
-
-
-def _mebibytes(bytes_: int) -> int:
-    return -(-bytes_ // (1 << 20))
-
-
-# What a file system says of one name that it does not take; nobody else has to wait for that.
-NAME_REFUSED = {errno.ENAMETOOLONG, errno.EILSEQ}
-
-
-def fault_from(error: OSError, where: bytes | Path, gate: Gate) -> Fault:
-    """What an error of the disk means, in plain words."""
-    place = shown(where)
-    said = {
-        errno.ENOSPC: f"The disk of {place} is full",
-        errno.EDQUOT: f"The quota of {place} is used up",
-        errno.EROFS: f"{place} is read-only",
-        errno.EACCES: f"{place} may not be written",
-        errno.ENOENT: f"{place} is not there",
-    }.get(error.errno or 0, f"{place} cannot be written ({error.strerror})")
-    remedy = {
-        errno.ENOSPC: "Make room",
-        errno.EDQUOT: "Make room",
-        errno.EACCES: "Give the user that esrgand runs as the right to write there",
-        errno.ENOENT: "Mount it, or make the folder",
-        errno.EROFS: "Mount it for writing (under systemd: name it in the unit's ReadWritePaths)",
-    }.get(error.errno or 0, "Mend it")
-    if error.errno in NAME_REFUSED:
-        said = f"{place} takes no file of that name ({error.strerror})"
-        return Fault(f"{said}.", blame=Blame.HOUSE, remedy="Give the picture another name, and drop it in again.")
-    return Fault(f"{said}.", blame=Blame.HOUSE, gate=gate, remedy=f"{remedy}; esrgand goes on by itself.")
 
 
 class HouseDisk:
@@ -86,26 +54,35 @@ class HouseDisk:
         self._mounts: dict[Path, Mount | None] = {}
         self._outboxes: Outboxes | None = None
         self._ours: frozenset[Path] = frozenset()
+        self.hang_seconds = HANG_SECONDS
+        self.look_seconds = LOOK_SECONDS_MAX
 
     def close(self) -> None:
         """Let go of the threads."""
         for pool in self._pools.values():
             pool.shutdown(wait=False, cancel_futures=True)
 
-    async def _run(self, gate: Gate, root: Path, work: Callable[[], T]) -> T:
-        """Run in the threads of a place; a call during which nothing is written for minutes hangs with its mount."""
+    async def _run(self, gate: Gate, root: Path, work: Callable[[], T], seconds: float | None = None) -> T:
+        """Run in the threads of a place; a call during which nothing is moved for so long hangs with its mount."""
         if root not in self._pools:
             self._pools[root] = self._make_pool(STAGING_THREADS if root == self._staging else OUTBOX_THREADS)
-        future = asyncio.get_running_loop().run_in_executor(self._pools[root], work)
+        progress = Progress()
+
+        def counted() -> T:
+            with self._files.counting(progress):
+                return work()
+
+        future = asyncio.get_running_loop().run_in_executor(self._pools[root], counted)
         moved = -1
         try:
-            while moved != self._files.moved:
-                moved = self._files.moved
-                done, _ = await asyncio.wait([future], timeout=HANG_SECONDS)
+            while moved != progress.moved:
+                moved = progress.moved
+                done, _ = await asyncio.wait([future], timeout=seconds or self.hang_seconds)
                 if done:
                     return future.result()
         except OSError as error:
             raise fault_from(error, root, gate) from error
+        future.cancel()  # Where it has not begun it need not: it waits behind another one that hangs.
         raise fault_from(TimeoutError(errno.ETIMEDOUT, "it does not answer"), root, gate)
 
     async def prepare(self, wanted: set[str]) -> None:
@@ -168,11 +145,11 @@ class HouseDisk:
                 self._check(outbox)
             return self._files.room(root)
 
-        room = await self._run(gate, root, work)
+        room = await self._run(gate, root, work, self.look_seconds)
         if room < bytes_ + spare:
             raise Fault(
-                f"The disk of {shown(root)} has {_mebibytes(room)} MiB of room; the results on their way need some "
-                f"{_mebibytes(bytes_ + spare)} MiB.",
+                f"The disk of {shown(root)} has {room >> 20} MiB of room; the results on their way need some "
+                f"{mebibytes(bytes_ + spare)} MiB.",
                 blame=Blame.HOUSE,
                 gate=gate,
                 remedy="Make room; esrgand goes on by itself, and pays for nothing meanwhile.",
@@ -216,8 +193,10 @@ class HouseDisk:
         def work() -> bool:
             try:
                 return self._files.digest_of(self.staged(tile)) == (tile.result_sha256, tile.result_bytes)
-            except FileNotFoundError:
-                return False
+            except OSError as error:
+                if error.errno in LOST:
+                    return False
+                raise
 
         return await self._run(Gate.STAGING, self._staging, work)
 
@@ -230,28 +209,39 @@ class HouseDisk:
 
         await self._run(Gate.STAGING, self._staging, work)
 
-    async def holds(self, path: Path, sha256: str) -> bool:
-        """Whether there is a file with this content. Raises Fault where its outbox is away: nobody can tell then."""
+    async def recall(self, path: Path, sha256: str, target: Path) -> bool:
+        """Copy an earlier result into staging; False where it is not there any more, or not what it was."""
         root = next((root for root in self._ours if path.is_relative_to(root)), None)
+        files = self._files
 
         def work() -> bool:
             if root is not None:
-                try:
-                    self._check(root)
-                except (OSError, Fault) as error:
-                    # Without a gate: it may be another folder's outbox.
-                    raise Fault(
-                        f"The outbox {shown(root)}, where this content's result lies, is away.",
-                        blame=Blame.HOUSE,
-                        remedy="Mount it again; esrgand goes on by itself.",
-                    ) from error
+                self._check(root)
             try:
-                return self._files.digest_of(path)[0] == sha256
+                if files.digest_of(path)[0] != sha256:
+                    return False
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
                 return False
+            with files.open(target, "wb") as file:
+                try:
+                    return files.copy_synced(path, file)[0] == sha256
+                except OSError as error:
+                    if error.errno in FULL:
+                        raise fault_from(error, self._staging, Gate.STAGING) from error
+                    raise
 
-        # One set of threads for all that lies in outboxes of former configurations.
-        return await self._run(Gate.OUTBOX, root or Path(path.anchor), work)
+        try:
+            # One set of threads for all that lies in outboxes of former configurations.
+            return await self._run(Gate.OUTBOX, root or Path(path.anchor), work, self.look_seconds)
+        except Fault as fault:
+            if fault.gate is Gate.STAGING:
+                raise
+            # Without a gate: it may be another folder's outbox.
+            raise Fault(
+                f"The outbox {shown(root or path.parent)}, where this content's result lies, is away.",
+                blame=Blame.HOUSE,
+                remedy="Mount it again; esrgand goes on by itself.",
+            ) from fault
 
     async def place(self, source: Path, outbox: Path, path: bytes, ours: str | None) -> tuple[str, int] | None:
         """Put a result into the outbox."""
@@ -302,8 +292,8 @@ class HouseDisk:
                 remedy="Move that file away; esrgand goes on by itself.",
             ) from error
 
-    async def is_foreign(self, outbox: Path, path: bytes) -> bool:
-        """Whether something that is neither a sidecar nor a report of ours has that name."""
+    async def is_foreign(self, outbox: Path, path: bytes, inbox: str | None = None) -> bool:
+        """Whether something that is neither a sidecar nor a report of ours (of that inbox) has that name."""
 
         def work() -> bool:
             final = os.fsencode(outbox) + b"/" + path
@@ -311,7 +301,9 @@ class HouseDisk:
             if kind != "file":
                 return kind is not None
             with self._files.open(final, "rb") as file:
-                return b'"schema":"esrgand/' not in file.read(200).replace(b" ", b"")
+                text = file.read(NOTE_BYTES_MAX)
+            ours = b'"schema":"esrgand/' in text[:200].replace(b" ", b"")
+            return not ours or (inbox is not None and _inbox_of(text) != inbox)
 
         return await self._run(Gate.OUTBOX, outbox, work)
 
@@ -327,3 +319,11 @@ class HouseDisk:
                 self._files.sync_folder(final.rpartition(b"/")[0])
 
         await self._run(Gate.OUTBOX, outbox, work)
+
+
+def _inbox_of(text: bytes) -> str | None:
+    """Which inbox a sidecar or a report speaks of."""
+    try:
+        return str(json.loads(text)["source"]["inbox"])
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return None

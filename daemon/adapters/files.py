@@ -11,8 +11,10 @@ import errno
 import hashlib
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -26,10 +28,34 @@ AnyPath = bytes | Path
 Kind = Literal["file", "folder", "other"]
 
 
-class Files:
-    """The real file system. moved: grows while something is written; a call in which it does not may hang."""
+@dataclass
+class Progress:
+    """moved: grows while a call reads or writes; one in which it does not may hang."""
 
-    moved = 0
+    moved: int = 0
+
+
+class _Counted(threading.local):
+    progress: Progress | None = None
+
+
+class Files:
+    """The real file system."""
+
+    _counted = _Counted()
+
+    @contextmanager
+    def counting(self, progress: Progress) -> Iterator[None]:
+        """What this thread moves inside is counted there."""
+        self._counted.progress = progress
+        try:
+            yield
+        finally:
+            self._counted.progress = None
+
+    def _move(self) -> None:
+        if self._counted.progress is not None:
+            self._counted.progress.moved += 1
 
     def open(self, path: AnyPath, mode: Literal["rb", "wb", "xb"]) -> BinaryIO:
         """As the built-in."""
@@ -150,7 +176,7 @@ class Files:
                 target.write(chunk)
                 digest.update(chunk)
                 size += len(chunk)
-                self.moved += 1
+                self._move()
         self.sync(target)
         return digest.hexdigest(), size
 
@@ -161,7 +187,7 @@ class Files:
             while chunk := file.read(CHUNK_BYTES):
                 digest.update(chunk)
                 size += len(chunk)
-                self.moved += 1
+                self._move()
         return digest.hexdigest(), size
 
     def make_folders(self, folder: bytes, root: bytes | None = None) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
 from daemon.adapters import mounts
-from daemon.adapters.disk import fault_from
+from daemon.adapters.disk_faults import fault_from
 from daemon.adapters.files import Files
 from daemon.ports import Scan, mark
 from daemon.rules.faults import Blame, Changed, Fault, Gate, Vanished

@@ -14,6 +14,7 @@ from daemon.adapters.records import PICTURE_SQL, finish, picture_from, tiles_of,
 from daemon.rules import budget
 from daemon.rules.budget import Spending
 from daemon.rules.job import Bill, Phase, Picture, Tile
+from daemon.rules.lifecycle import NEVER
 from daemon.rules.recipe import RESULT_BYTES_PER_PIXEL
 from daemon.rules.sidecar import ResultFacts
 
@@ -215,6 +216,16 @@ class Books:
             )
 
         return await self._database.read(work)
+
+    async def budget_is(self, budget: str, now: float) -> None:
+        """The limits, as a text; where they were others, what the budget holds is to be looked at again."""
+
+        def work(db: sqlite3.Connection) -> None:
+            if db.execute("SELECT 1 FROM meta WHERE key = 'budget' AND value = ?", (budget,)).fetchone() is None:
+                db.execute("INSERT OR REPLACE INTO meta VALUES ('budget', ?)", (budget,))
+                db.execute("UPDATE tile SET due_at = ? WHERE state = 'held' AND due_at < ?", (now, NEVER))
+
+        await self._database.write(work)
 
     async def promised(self, folder: int | None = None) -> int:
         """Bytes, estimated, of the results that are on their way to staging, or to a folder's outbox."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from daemon.ports import Aside, Reading
-from daemon.rules.faults import Blame, Fault, NotAPicture
+from daemon.rules.faults import Blame, Fault, Gate, NotAPicture
 from daemon.rules.job import Content
 from daemon.rules.settling import Sign
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 FORMATS = {"jpegload": "JPEG", "pngload": "PNG", "webpload": "WEBP"}
 TAIL_BYTES = 4096
+PNG_END = b"IEND\xaeB`\x82"
 HASH_BYTES = 1 << 20
 
 
@@ -101,8 +102,23 @@ class VipsPictures:
                 )
             _decode(image)
         except vips.Error:
+            try:
+                path.open("rb").close()  # That it cannot even be opened says nothing of what is in it.
+            except FileNotFoundError:
+                pass
+            except OSError as error:
+                raise Fault(
+                    f"A staged result cannot be read ({error.strerror}).",
+                    blame=Blame.HOUSE,
+                    gate=Gate.STAGING,
+                    remedy="Look at the disk of the state directory, and at the limit of open files.",
+                ) from error
             raise NotAPicture("The result does not decode: it is damaged, cut short, or no picture at all.") from None
-        return image.width, image.height, FORMATS.get(str(image.get("vips-loader")), "")
+        format_ = FORMATS.get(str(image.get("vips-loader")), "")
+        if format_ == "PNG" and PNG_END not in _tail(path):
+            # All its pixels may be there, and others still call it damaged.
+            raise NotAPicture("The result is cut short: it has no end.")
+        return image.width, image.height, format_
 
     async def convert(self, source: Path, target: Path, format_: str, quality: int) -> None:
         """Write a result in another format."""
@@ -123,6 +139,13 @@ class VipsPictures:
             raise Fault(
                 f"The result could not be written as {format_} ({_first_line(error)}).", blame=Blame.HOUSE
             ) from None
+
+
+def _tail(path: Path) -> bytes:
+    """The last bytes of a file."""
+    with path.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+        return file.read()
 
 
 def _decode(image: "pyvips.Image") -> None:

@@ -118,7 +118,8 @@ def record(
     update(db, tile, new)
     if isinstance(event, Uploaded):
         db.execute("INSERT OR REPLACE INTO asset VALUES (?, ?, ?, ?)", (event.asset_ref, *tile.key, at))
-    if isinstance(event, Failed | Withdrawn) and tile.state is State.ADMITTED and at > tile.since:
+    # Where it fails in the moment of its admission, no upload can have begun.
+    if isinstance(event, Failed | Withdrawn) and tile.state is State.ADMITTED and at != tile.since:
         key = asset_key(identity_of(db), tile.job.id, tile.number, tile.uploads)
         db.execute("INSERT OR REPLACE INTO asset VALUES (?, ?, ?, ?)", (KEY + key, *tile.key, at))
     if isinstance(event, Withdrawn):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from daemon.ports import Clock, Disk, Inbox, Pictures
 from daemon.ports_ledger import Deliveries, Ledger
 from daemon.rules import names, sidecar
-from daemon.rules.faults import Blame, Fault, Gate
+from daemon.rules.faults import Blame, Fault
 from daemon.rules.job import Picture, Tile
 from daemon.rules.lifecycle import State
 from daemon.rules.sidecar import ResultFacts
@@ -62,8 +62,10 @@ class Writer:
         """Write result and sidecar. Returns whether the job waits for nobody any more."""
         reused = await self._deliveries.is_reuse(picture)
         format_, warnings = _format(tile, folder)
-        source, source_format = await self._source(tile, format_)
-        converted = self.disk.staged(tile).with_suffix(f".{picture.id}.converted")
+        recalled, converted = (
+            self.disk.staged(tile).with_suffix(f".{picture.id}.{name}") for name in ("recalled", "converted")
+        )
+        source, source_format = await self._source(tile, format_, recalled)
         if format_ != source_format:
             await self.pictures.convert(source, converted, format_, folder.quality)
             source = converted
@@ -97,13 +99,14 @@ class Writer:
         )
         # Delivered is delivered: what cannot be cleared away now is cleared away by the next start.
         with contextlib.suppress(Fault):
+            await self.disk.remove(recalled)
             await self.disk.remove(converted)
             if finished:
                 await self.disk.remove(self.disk.staged(tile))
         return finished
 
-    async def _source(self, tile: Tile, format_: str) -> tuple[Path, str]:
-        """Where the result's bytes are, and their format: in staging, else where an earlier copy was delivered."""
+    async def _source(self, tile: Tile, format_: str, recalled: Path) -> tuple[Path, str]:
+        """Where the result's bytes are in staging, and their format; recalled from an earlier copy where need be."""
         if await self.disk.is_staged(tile):
             return self.disk.staged(tile), "PNG"
         if tile.state is not State.DONE:
@@ -113,8 +116,8 @@ class Writer:
                 continue
             copy_format = names.FORMATS[copy.result_path.rpartition(b".")[2]]
             path = Path(os.fsdecode(copy.outbox + b"/" + copy.result_path))
-            if copy_format in (format_, "PNG") and await self.disk.holds(path, copy.result_sha256):
-                return path, copy_format
+            if copy_format in (format_, "PNG") and await self.disk.recall(path, copy.result_sha256, recalled):
+                return recalled, copy_format
         raise ResultLost
 
     async def _place(
@@ -138,12 +141,7 @@ class Writer:
                 assert tile.result_width is not None
                 assert tile.result_height is not None
                 return ResultFacts(path, *placed, tile.result_width, tile.result_height, format_)
-        raise Fault(
-            f"The outbox {folder.outbox} has no free name left for {names.shown(picture.path)}.",
-            blame=Blame.HOUSE,
-            gate=Gate.OUTBOX,
-            remedy="Clear out the results of that name.",
-        )
+        raise no_free_name(folder.outbox, picture)
 
     async def report(self, picture: Picture, tile: Tile, folder: "FolderConfig", inbox: Inbox) -> None:
         """Write the report of a failed picture beside where its result would be, or beside the moved picture."""
@@ -156,26 +154,28 @@ class Writer:
             version=self.version,
         )
         place = report_place(folder)
-        await self.disk.note(place, await self._report_name(picture, place), as_text(report))
+        await self.disk.note(place, await self._report_name(picture, place, folder), as_text(report))
         if folder.failed is not None and place == folder.failed:
             await inbox.archive(picture.path, picture.look, folder.failed)
         taken = place == folder.failed
         await self._deliveries.reported(picture, tile, self.clock.wall(), taken=taken)
 
-    async def _report_name(self, picture: Picture, place: Path) -> bytes:
-        path = picture.path
-        for count in range(2, NAMES_MAX):
-            if not await self.disk.is_foreign(place, names.report_of(path)):
-                break
-            path = picture.path + b"~%d" % count
-        return names.report_of(path)
+    async def _report_name(self, picture: Picture, place: Path, folder: "FolderConfig") -> bytes:
+        """The name of its report: its own, or one that is free.
+
+        Folders may share an outbox, and each has pictures of its own under the same names.
+        """
+        inbox = names.text_of(bytes(folder.inbox))
+        for count in range(1, NAMES_MAX):
+            name = names.report_of(picture.path + (b"~%d" % count if count > 1 else b""))
+            if not await self.disk.is_foreign(place, name, inbox):
+                return name
+        raise no_free_name(place, picture)
 
     async def _discard_report(self, picture: Picture, folder: "FolderConfig") -> None:
         """A picture that succeeds takes its report away."""
         place = report_place(folder)
-        path = names.report_of(picture.path)
-        if not await self.disk.is_foreign(place, path):
-            await self.disk.discard(place, path)
+        await self.disk.discard(place, await self._report_name(picture, place, folder))
 
 
 def _format(tile: Tile, folder: "FolderConfig") -> tuple[str, list[str]]:
@@ -186,6 +186,15 @@ def _format(tile: Tile, folder: "FolderConfig") -> tuple[str, list[str]]:
     if max(tile.result_width, tile.result_height) > names.SIDES_MAX[wanted]:
         return "PNG", [f"The result is a PNG: no {wanted} can be as large as it is."]
     return wanted, []
+
+
+def no_free_name(outbox: Path, picture: Picture) -> Fault:
+    """What stands in an outbox under all the names that a picture's result, or report, may have."""
+    return Fault(
+        f"{outbox} has no free name left for {names.shown(picture.path)}.",
+        blame=Blame.HOUSE,
+        remedy="Clear out what has that name; esrgand goes on by itself.",
+    )
 
 
 def report_place(folder: "FolderConfig") -> Path:

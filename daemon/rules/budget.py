@@ -28,13 +28,16 @@ def over_budget(spending: Spending, day_max: float, month_max: float, now: float
     day_max, month_max: USD; 0 is no limit.
     """
     expected = (spending.in_flight + 1) * spending.typical_usd
+    more = f"and {spending.in_flight + 1} in flight would cost about {expected:.4f}"
     today = datetime.datetime.fromtimestamp(now, datetime.UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     if month_max and spending.month_usd + expected > month_max:
         next_month = (today.replace(day=1) + datetime.timedelta(days=32)).replace(day=1)
-        return f"The month's budget of {month_max:g} USD is reached.", next_month.timestamp()
+        said = f"The month's budget of {month_max:g} USD is reached: {spending.month_usd:.4f} are spent, {more}."
+        return said, next_month.timestamp()
     if day_max and spending.day_usd + expected > day_max:
         tomorrow = today + datetime.timedelta(days=1)
-        return f"The day's budget of {day_max:g} USD is reached.", tomorrow.timestamp()
+        said = f"The day's budget of {day_max:g} USD is reached: {spending.day_usd:.4f} are spent, {more}."
+        return said, tomorrow.timestamp()
     return None
 
 

@@ -235,7 +235,7 @@ TRANSITIONS: dict[State, dict[type[Event], State]] = {
         Held: S.HELD,
     },
     S.SUBMITTED: {Succeeded: S.READY, Spoiled: S.ADMITTED, Failed: S.FAILED, Forgotten: S.SUBMITTING},
-    S.READY: {Fetched: S.FETCHED, Expired: S.SUBMITTED, Failed: S.FAILED},
+    S.READY: {Fetched: S.FETCHED, Expired: S.SUBMITTED, Failed: S.FAILED, Held: S.HELD},
     S.FETCHED: {Written: S.DONE, Missing: S.READY},
     S.DONE: {Wanted: S.READY, Held: S.HELD},
     S.FAILED: {Retried: S.ADMITTED},

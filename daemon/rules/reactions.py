@@ -6,18 +6,17 @@ Two bounds: attempts bound time, submits bound money. A service's or a house's f
 
 from dataclasses import dataclass
 
+from daemon.rules import verdicts
 from daemon.rules.faults import Blame, Created, Fault, Gate, NotAPicture, Outlook, Unknown
 from daemon.rules.faults import Expired as LinkExpired
 from daemon.rules.job import Tile
 from daemon.rules.lifecycle import (
-    NEVER,
     TRANSITIONS,
     Absent,
     Event,
     Expired,
     Failed,
     Forgotten,
-    Held,
     Missed,
     Refused,
     State,
@@ -32,8 +31,9 @@ DISK_SECONDS_MAX = 30.0
 POLL_SECONDS_MAX = 60.0  # a question costs nothing, and what it asks about is paid for
 RATE_SECONDS = 30.0  # quick retries prolong the service's block after a 429; silence clears it
 LASTING_SECONDS = 60.0  # a refused key does not get better by being shown often
-WRONG_RESULTS_MAX = 8  # downloads that were not the result; with their pauses some ten minutes
+WRONG_RESULTS_MAX = 12  # downloads that were not the result; with their pauses more than two hours
 WRONG_SECONDS = 5.0
+LINKS_MAX = 14  # fresh links that lead nowhere; with their pauses about an hour
 
 DOUBT_GRACE = 1.5  # times the request's time limit: by then a create that arrived is in the history
 DOUBT_PAUSE_SECONDS = 20.0
@@ -88,11 +88,15 @@ def react(tile: Tile, fault: Fault, now: float, dice: float) -> Reaction:
         return Reaction(event=Forgotten()) if now - tile.since > 60 else Reaction(wait=wait)
     if tile.state is State.READY:
         if isinstance(fault, LinkExpired):
+            if tile.attempts >= LINKS_MAX:
+                return Reaction(event=verdicts.result_gone())
             return Reaction(event=Expired(), wait=wait)
         if isinstance(fault, NotAPicture):
             if tile.wrongs + 1 >= WRONG_RESULTS_MAX:
                 return Reaction(event=failed(fault))
-            return Reaction(wait=pause(tile.wrongs, WRONG_SECONDS, RETRY_SECONDS_MAX, dice), wrong=True)
+            # Every second time the service is asked where it is now: another link may lead to the right one.
+            event = Expired() if tile.wrongs % 2 else None
+            return Reaction(event, wait=pause(tile.wrongs, WRONG_SECONDS, PAUSE_SECONDS_MAX, dice), wrong=True)
         return Reaction(gate=fault.gate, wait=wait)
     if fault.blame is Blame.PICTURE and Failed in TRANSITIONS[tile.state]:
         return Reaction(event=failed(fault))
@@ -133,13 +137,7 @@ def doubt(tile: Tile, found_nothing: bool, watched: float, create_seconds_max: f
     grace = create_seconds_max * DOUBT_GRACE
     if not found_nothing:
         if watched > DOUBT_SECONDS_MAX:
-            return Reaction(
-                event=Held(
-                    reason="A paid submit may or may not have arrived, and the service's history could not be read.",
-                    remedy="Look at the account's history; `esrgand release` submits the picture again.",
-                    due_at=NEVER,
-                )
-            )
+            return Reaction(event=verdicts.unreadable_history())
         # Soon after the create others are as fresh, and not known everywhere yet: there is no reason to wait longer.
         return Reaction(wait=DOUBT_PAUSE_SECONDS * 2 if watched >= grace else max(1.0, grace - watched))
     if watched < grace:

@@ -37,6 +37,24 @@ def paid_and_forgotten(tile: Tile) -> Event:
     )
 
 
+def result_gone() -> Event:
+    """The service says that there is a result, and every link that it gives leads nowhere."""
+    return Held(
+        reason="It was paid for, and the service's links to its result lead nowhere.",
+        remedy="Ask the vendor for the result; `esrgand release` submits the picture again, and pays again.",
+        due_at=NEVER,
+    )
+
+
+def unreadable_history() -> Event:
+    """Nobody could say for an hour whether a create arrived."""
+    return Held(
+        reason="A paid submit may or may not have arrived, and the service's history could not be read.",
+        remedy="Look at the account's history; `esrgand release` submits the picture again.",
+        due_at=NEVER,
+    )
+
+
 def doubtful(tile: Tile) -> Event:
     """The last submit that was allowed got lost."""
     return Held(

@@ -14,11 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, BinaryIO, Literal
 
 import pytest
 
-from daemon.adapters.disk import SPARE_BYTES, HouseDisk, fault_from
+from daemon.adapters.disk import SPARE_BYTES, HouseDisk
+from daemon.adapters.disk_faults import fault_from
 from daemon.adapters.files import UNLIMITED_BYTES, AnyPath, Files
 from daemon.adapters.mounts import Mount
 from daemon.adapters.outboxes import Outboxes
@@ -362,7 +363,7 @@ async def test_too_little_room_is_said_in_numbers_with_what_to_do(tmp_path: Path
     disk = HouseDisk(tmp_path / "staging", Small({tmp_path: 3 * MIB + 1}))
     with pytest.raises(Fault) as caught:
         await disk.ready(tmp_path, 7 * MIB + 1)
-    said = f"The disk of {tmp_path} has 4 MiB of room; the results on their way need some 8 MiB."
+    said = f"The disk of {tmp_path} has 3 MiB of room; the results on their way need some 8 MiB."
     assert caught.value.said == said
     assert "pays for nothing meanwhile" in caught.value.remedy
     disk.close()
@@ -425,22 +426,24 @@ class Elsewhere(Files):
 
 async def test_nobody_knows_what_an_outbox_holds_that_is_away(tmp_path: Path, outbox: Path, result: Path) -> None:
     """To say that it holds nothing would have a copy's result fetched again, or paid for again."""
-    files = Elsewhere()
+    files, copy = Elsewhere(), tmp_path / "copy"
     disk = HouseDisk(tmp_path / "staging", files)
     await disk.fill(Outboxes(files, tmp_path / "outboxes.json", "ours"), [outbox], [])
     await disk.place(result, outbox, b"trip/a.png", None)
-    assert await disk.holds(outbox / "trip" / "a.png", sha(b"the result"))
+    assert await disk.recall(outbox / "trip" / "a.png", sha(b"the result"), copy)
     (outbox / ".esrgand.json").rename(tmp_path / "marker")
     (outbox / "trip").rename(tmp_path / "trip")
     with pytest.raises(Fault, match="is away") as caught:
-        await disk.holds(outbox / "trip" / "a.png", sha(b"the result"))
+        await disk.recall(outbox / "trip" / "a.png", sha(b"the result"), copy)
     assert (caught.value.blame, caught.value.gate) == (Blame.HOUSE, None), "other pictures do not wait for it"
     outbox.rename(tmp_path / "gone")
     with pytest.raises(Fault, match="is away"):
-        await disk.holds(outbox / "trip" / "a.png", sha(b"the result"))
+        await disk.recall(outbox / "trip" / "a.png", sha(b"the result"), copy)
     (tmp_path / "gone").rename(outbox)
     (tmp_path / "marker").rename(outbox / ".esrgand.json")
-    assert not await disk.holds(outbox / "trip" / "a.png", sha(b"the result")), "now we know that it is not there"
+    assert not await disk.recall(outbox / "trip" / "a.png", sha(b"the result"), copy), (
+        "now we know that it is not there"
+    )
     disk.close()
 
 
@@ -455,7 +458,7 @@ async def test_looking_into_many_folders_takes_no_more_threads(tmp_path: Path, o
     await disk.fill(Outboxes(FILES, tmp_path / "outboxes.json", "ours"), [outbox], [])
     for place in (outbox, tmp_path / "a former outbox"):
         for n in range(20):
-            assert not await disk.holds(place / f"trip {n}" / "a.png", "0" * 64)
+            assert not await disk.recall(place / f"trip {n}" / "a.png", "0" * 64, tmp_path / "copy")
     assert len(pools) == 2
     disk.close()
 
@@ -536,11 +539,49 @@ async def test_staged_means_the_very_bytes(disk: HouseDisk) -> None:
         assert not await disk.is_staged(kept)
 
 
-async def test_holding_is_having_that_content(disk: HouseDisk, result: Path, outbox: Path) -> None:
-    assert await disk.holds(result, sha(b"the result"))
-    assert not await disk.holds(result, sha(b"another"))
+async def test_recalled_is_what_has_that_content(disk: HouseDisk, result: Path, outbox: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    assert not await disk.recall(result, sha(b"another"), copy)
     for place in (outbox / "nothing", outbox, result / "below a file"):
-        assert not await disk.holds(place, sha(b"the result"))
+        assert not await disk.recall(place, sha(b"the result"), copy)
+    odd = Path(os.fsdecode(os.fsencode(outbox) + b"/caf\xe9.png"))
+    result.rename(odd)
+    assert await disk.recall(odd, sha(b"the result"), copy)
+    assert copy.read_bytes() == b"the result"
+
+
+class Unreadable(Files):
+    """A disk that is about to fail. error: what reading any file raises."""
+
+    error = errno.EIO
+
+    def open(self, path: AnyPath, mode: Literal["rb", "wb", "xb"]) -> BinaryIO:
+        if mode == "rb":
+            raise OSError(self.error, os.strerror(self.error))
+        return super().open(path, mode)
+
+
+async def test_a_staged_result_that_cannot_be_read_any_more_is_lost(tmp_path: Path) -> None:
+    """It is fetched again; waiting for a disk that forgot it would wait for ever."""
+    files = Unreadable()
+    disk = HouseDisk(tmp_path / "staging", files)
+    await disk.prepare(set())
+    disk.staged(TILE).write_bytes(b"x")
+    assert not await disk.is_staged(TILE)
+    files.error = errno.EMFILE
+    with pytest.raises(Fault) as caught:
+        await disk.is_staged(TILE)
+    assert caught.value.gate is Gate.STAGING
+    disk.close()
+
+
+async def test_an_earlier_result_that_cannot_be_read_closes_nobodys_gate(tmp_path: Path, outbox: Path) -> None:
+    """A share that is away answers with I/O errors: the copy waits, whose own outbox is all right."""
+    disk = HouseDisk(tmp_path / "staging", Unreadable())
+    with pytest.raises(Fault, match="is away") as caught:
+        await disk.recall(outbox / "a.png", "0" * 64, tmp_path / "copy")
+    assert caught.value.gate is None
+    disk.close()
 
 
 async def test_preparing_keeps_only_what_is_wanted(disk: HouseDisk, tmp_path: Path) -> None:

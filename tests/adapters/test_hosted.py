@@ -480,6 +480,13 @@ async def test_find(api: HostedPredictor, service: Service, clock: FakeClock) ->
     assert not [request for request in service.seen if request.path.endswith("/old")]
 
 
+@pytest.mark.parametrize("echo", [quote(IMAGE, safe=":/?&="), IMAGE.replace("%2F", "/").replace("%40", "@")])
+async def test_an_echo_in_other_letters_is_found(api: HostedPredictor, service: Service, echo: str) -> None:
+    assert echo != IMAGE
+    history(service, [row("p1"), row("p2")], {"p1": {"image": echo + "1"}, "p2": {"image": echo}})
+    assert await api.find("real-esrgan", IMAGE, 0.0) == "p2"
+
+
 @pytest.mark.parametrize("behind", [3600.0, 86_400.0])
 async def test_a_clock_of_ours_that_is_wrong_proves_no_absence(
     api: HostedPredictor, service: Service, clock: FakeClock, behind: float

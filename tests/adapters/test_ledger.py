@@ -34,6 +34,7 @@ from daemon.rules.lifecycle import (
     Withdrawn,
     Written,
 )
+from daemon.rules.names import KEY
 from daemon.rules.recipe import Recipe
 from daemon.rules.sidecar import ResultFacts
 
@@ -469,6 +470,16 @@ async def test_an_asset_without_a_future_is_unwanted(ledger: SqliteLedger, end: 
     else:
         await ledger.record(tile, end, 2_000.0)
     assert await ledger.books.unwanted_assets(9) == [old]
+
+
+@pytest.mark.parametrize("seconds", [5.0, -7200.0], ids=["later", "after the clock was set back"])
+async def test_an_upload_that_may_have_been_under_way_is_swept(ledger: SqliteLedger, seconds: float) -> None:
+    _, tile = await admit(ledger)
+    await ledger.record(tile, Withdrawn("It left."), 2_000.0 + seconds)
+    [ref] = await ledger.books.unwanted_assets(9)
+    assert ref.startswith(KEY)
+    await admit(ledger, settled(b"b.png", b"no picture", failure=NotAPicture("It is no picture.")))
+    assert await ledger.books.unwanted_assets(9) == [ref], "none can have begun"
 
 
 async def test_spending_is_by_day_and_month_with_what_is_in_flight(ledger: SqliteLedger) -> None:

@@ -51,8 +51,9 @@ def test_it_goes_on_at_the_next_day_or_month(moment: datetime.datetime) -> None:
 )
 def test_roll_over(now: float, day: float, month: float) -> None:
     spent = Spending(day_usd=1, month_usd=1, in_flight=0, typical_usd=0.1)
-    assert over_budget(spent, 1, 0, now) == ("The day's budget of 1 USD is reached.", day)
-    assert over_budget(spent, 0, 1, now) == ("The month's budget of 1 USD is reached.", month)
+    said = "budget of 1 USD is reached: 1.0000 are spent, and 1 in flight would cost about 0.1000."
+    assert over_budget(spent, 1, 0, now) == (f"The day's {said}", day)
+    assert over_budget(spent, 0, 1, now) == (f"The month's {said}", month)
 
 
 @quick

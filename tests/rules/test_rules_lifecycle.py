@@ -19,7 +19,7 @@ uploaded   submitting>submitting stale>admitted failed>failed withdrawn>failed h
 submitting submitted>submitted found>submitted refused>uploaded missed>submitting absent>admitted
 submitting failed>failed held>held
 submitted  ready>ready spoiled>admitted failed>failed forgotten>submitting
-ready      fetched>fetched expired>submitted failed>failed
+ready      fetched>fetched expired>submitted failed>failed held>held
 fetched    done>done missing>ready
 done       wanted>ready held>held
 failed     retried>admitted

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from rules_kit import EVENTS, NOW, a_tile, quick
 
 from daemon.rules.faults import Blame, Changed, Created, Expired, Fault, Gate, NotAPicture, Outlook, Unknown
-from daemon.rules.lifecycle import Failed, State, advance
-from daemon.rules.reactions import WRONG_RESULTS_MAX, doubt, gate_seconds, pause, react, submits_left
+from daemon.rules.lifecycle import NEVER, Failed, Held, State, advance
+from daemon.rules.reactions import LINKS_MAX, WRONG_RESULTS_MAX, doubt, gate_seconds, pause, react, submits_left
 
 SERVICE, HOUSE, PICTURE = Blame.SERVICE, Blame.HOUSE, Blame.PICTURE
 FAULTS = {
@@ -84,11 +84,22 @@ def test_an_ambiguous_create_decides_nothing(blame: Blame, outlook: Outlook, gat
 
 def test_only_a_wrong_result_that_stays_wrong_is_given_up() -> None:
     fates = [react(a_tile(State.READY, wrongs=n), FAULTS["wrong"], NOW, 0.5) for n in range(WRONG_RESULTS_MAX)]
-    assert [fate.event for fate in fates[:-1]] == [None] * (WRONG_RESULTS_MAX - 1)
+    events = [fate.event.name if fate.event else "-" for fate in fates[:-1]]
+    assert events == (["-", "expired"] * WRONG_RESULTS_MAX)[: len(events)], "another link may lead to the right one"
     assert all(fate.wrong for fate in fates[:-1])
-    assert sum(fate.wait for fate in fates) > 300, "a host that has a bad minute costs no paid result"
+    assert sum(fate.wait for fate in fates) > 2 * 3600, "a host that has a bad hour costs no paid result"
     assert isinstance(fates[-1].event, Failed)
     assert react(a_tile(State.READY, attempts=99), FAULTS["wrong"], NOW, 0.5).event is None, "other faults do not count"
+
+
+def test_links_that_lead_nowhere_for_an_hour_are_a_persons_affair() -> None:
+    """It is paid for, so it is not given up; but nobody would ever learn of it."""
+    tiles = [a_tile(State.READY, attempts=n) for n in range(LINKS_MAX + 1)]
+    fates = [react(tile, FAULTS["expired"], NOW, 0.5) for tile in tiles]
+    assert {fate.event.name for fate in fates[:-1] if fate.event} == {"expired"}
+    assert sum(fate.wait for fate in fates) > 3600
+    assert isinstance(fates[-1].event, Held)
+    assert fates[-1].event.due_at == NEVER
 
 
 def test_a_fresh_id_may_be_unknown_for_a_minute() -> None:

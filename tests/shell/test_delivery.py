@@ -1,5 +1,6 @@
 """Delivery: result, then sidecar, then the source; nothing foreign is touched, and nothing paid for gets lost."""
 
+import dataclasses
 import json
 import os
 from collections.abc import AsyncIterator, Iterator
@@ -44,7 +45,8 @@ async def failed(house: House, path: str = "a.png", data: bytes = b"a picture") 
 
 async def deliver(house: House) -> int:
     """Write all that is due now, once; how many that was."""
-    due = await house.dispatcher.delivery.find(99, set())
+    find = house.dispatcher.delivery.find
+    due = [each for folder in house.folders for each in await find(folder.id, 99, set())]
     for picture, tile in due:
         await house.dispatcher.delivery.write(picture, tile)
     return len(due)
@@ -227,6 +229,21 @@ async def test_copies_share_what_was_paid_for(tmp_path: Path, clock: FakeClock) 
         assert (await at_work.now(tile)).state is State.DONE
 
 
+async def test_a_copy_with_a_name_of_odd_bytes_is_converted_too(tmp_path: Path, clock: FakeClock) -> None:
+    """From staging: what converts takes no such names, and may not hang with another folder's outbox."""
+    picture = (pyvips.Image.black(6, 4) + 100).cast("uchar").write_to_buffer(".png")
+    async with house(tmp_path, clock, folders=2) as at_work:
+        await fetched(at_work, os.fsdecode(b"caf\xe9.png"), result=picture)
+        await deliver(at_work)
+        jpegs = at_work.config.folders[1].model_copy(update={"format": "jpeg"})
+        at_work.folders[1] = dataclasses.replace(at_work.folders[1], config=jpegs)
+        at_work.dispatcher.folders[2] = at_work.folders[1]
+        await at_work.admit("copy.png", folder=1)
+        assert await deliver(at_work) == 1
+        assert (at_work.config.folders[1].outbox / "copy_x2.jpg").read_bytes()[:2] == b"\xff\xd8"
+        assert list((tmp_path / "state" / "staging").iterdir()) == []
+
+
 @pytest.mark.parametrize("how", ["gone", "damaged"])
 async def test_a_result_that_staging_lost_is_fetched_again(at_work: House, how: str) -> None:
     tile = await fetched(at_work)
@@ -335,6 +352,25 @@ async def test_a_failed_picture_leaves_a_report(at_work: House) -> None:
     assert await deliver(at_work) == 0
 
 
+async def test_folders_that_share_an_outbox_have_reports_of_their_own(tmp_path: Path, clock: FakeClock) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    async with house(tmp_path, clock, folders=2, folder={"outbox": str(shared)}) as at_work:
+        await failed(at_work, data=b"one")
+        await at_work.dispatcher.record(await at_work.admit("a.png", b"another", folder=1), GIVEN_UP)
+        await deliver(at_work)
+        reports = {"a.png.error.json", "a.png~2.error.json"}
+        assert lies_in(shared) == reports
+        inboxes = {sidecar(at_work, name, shared)["source"]["inbox"] for name in reports}
+        assert inboxes == {str(folder.inbox) for folder in at_work.config.folders}
+        tile = await at_work.bring(await at_work.admit("a.png", b"mended", folder=1), State.READY)
+        at_work.disk.staged(tile).write_bytes(RESULT)
+        await at_work.bring(tile, State.FETCHED, RESULT)
+        await deliver(at_work)
+        assert lies_in(shared) == {"a.png.error.json", "a_x2.png", "a_x2.png.json"}, "its own goes, and no other"
+        assert sidecar(at_work, "a.png.error.json", shared)["source"]["inbox"] == str(at_work.inbox)
+
+
 async def test_the_report_goes_when_the_picture_succeeds(at_work: House) -> None:
     await failed(at_work)
     await deliver(at_work)
@@ -413,10 +449,10 @@ async def test_behind_a_closed_gate_nobody_is_tried(at_work: House, clock: FakeC
     for number in range(3):
         await fetched(at_work, f"{number}.png", b"picture %d" % number)
     at_work.outbox.rmdir()
-    first, *others = await at_work.dispatcher.delivery.find(99, set())
+    first, *others = await at_work.dispatcher.delivery.find(1, 99, set())
     assert len(others) == 2
     await at_work.dispatcher.delivery.write(*first)
-    assert await at_work.dispatcher.delivery.find(99, set()) == []
+    assert await at_work.dispatcher.delivery.find(1, 99, set()) == []
     at_work.outbox.mkdir()
     clock.advance(1_000)
     assert await deliver(at_work) == 3
@@ -425,7 +461,7 @@ async def test_behind_a_closed_gate_nobody_is_tried(at_work: House, clock: FakeC
 
 async def test_a_picture_that_is_replaced_before_its_turn_is_not_written(at_work: House) -> None:
     await fetched(at_work, data=b"one", result=b"result one")
-    [(picture, tile)] = await at_work.dispatcher.delivery.find(99, set())
+    [(picture, tile)] = await at_work.dispatcher.delivery.find(1, 99, set())
     await at_work.admit(data=b"two")
     await at_work.dispatcher.delivery.write(picture, tile)
     assert lies_in(at_work.outbox) == set()

@@ -1,17 +1,19 @@
-"""An inbox whose mount hangs holds up its own folder, and nobody else."""
+"""An inbox or an outbox whose mount hangs holds up its own folder, and nobody else."""
 
 import asyncio
 import dataclasses
+import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import pytest
 from fakes.clock import FakeClock, settle
-from shell_kit import House, house
+from shell_kit import House, SmallFiles, house
 from test_intake import picture, shop
 
+from daemon.adapters.files import AnyPath
 from daemon.adapters.folder import DiskInbox
 from daemon.rules.job import Look
 from daemon.rules.lifecycle import State
@@ -88,6 +90,98 @@ async def test_what_lies_in_a_folder_that_is_away_takes_no_slot(tmp_path: Path, 
         at_work.folders[0].config.inbox.rmdir()
         await at_work.folders[0].detector.step()
         assert [tile.key for tile in await at_work.dispatcher._find_flights(5, set())] == [other.key]
+
+
+class HangingOutbox(SmallFiles):
+    """What touches the first folder's outbox does not come back before `back` is set, once it is told to hang."""
+
+    def __init__(self, back: threading.Event) -> None:
+        super().__init__()
+        self._back = back
+        self.hangs = False
+        self.met = threading.Event()
+
+    def _touch(self, path: AnyPath) -> None:
+        if self.hangs and b"/out0" in os.fsencode(path):
+            self.met.set()
+            self._back.wait(60)
+
+    def room(self, folder: AnyPath) -> int:
+        self._touch(folder)
+        return super().room(folder)
+
+    def open(self, path: AnyPath, mode: Literal["rb", "wb", "xb"]) -> BinaryIO:
+        self._touch(path)
+        return super().open(path, mode)
+
+
+async def test_with_an_outbox_that_hangs_the_other_folders_go_on(
+    tmp_path: Path, clock: FakeClock, back: threading.Event
+) -> None:
+    """Submits look for room in it, and hold no slot and nobody's purse meanwhile."""
+    files = HangingOutbox(back)
+    async with house(tmp_path, clock, folders=2, files=files) as at_work:
+        flight = at_work.dispatcher.flight
+        hanging = [await at_work.uploaded(number) for number in range(3)]
+        other = await at_work.admit("b.png", b"another", folder=1)
+        await at_work.dispatcher._upload(other)
+        files.hangs = True
+        stuck = [asyncio.create_task(flight.fly(tile)) for tile in hanging]
+        await asyncio.to_thread(files.met.wait, 20)
+        await flight.fly(await at_work.now(other))
+        assert (await at_work.now(other)).state is State.READY
+        assert flight.flying == 0
+        for task in stuck:
+            task.cancel()
+        await asyncio.gather(*stuck, return_exceptions=True)
+        at_work.disk.look_seconds = 0.05
+        await asyncio.gather(*map(flight.fly, hanging))
+        assert [(await at_work.now(tile)).state for tile in hanging] == [State.UPLOADED] * 3
+        assert [closed.name for closed in at_work.gates.closed()] == ["room:1"]
+        assert "does not answer" in at_work.gates.closed()[0].fault.said
+        back.set()
+
+
+async def test_with_an_outbox_that_hangs_the_other_folders_results_are_delivered(
+    tmp_path: Path, clock: FakeClock, back: threading.Event
+) -> None:
+    """Each outbox has workers of its own, however much waits for the one that hangs."""
+    files = HangingOutbox(back)
+    async with house(tmp_path, clock, folders=2, files=files) as at_work:
+        for number in range(9):
+            tile = await at_work.bring(await at_work.admit(f"{number}.png", b"%d" % number), State.READY)
+            at_work.disk.staged(tile).write_bytes(b"result")
+            await at_work.bring(tile, State.FETCHED, b"result")
+        files.hangs = True
+        async with asyncio.TaskGroup() as group:
+            tasks = at_work.dispatcher.start(group)
+            await asyncio.to_thread(files.met.wait, 20)
+            other = await at_work.bring(await at_work.admit("b.png", b"another", folder=1), State.READY)
+            at_work.disk.staged(other).write_bytes(b"result")
+            await at_work.bring(other, State.FETCHED, b"result")
+            async with asyncio.timeout(30):
+                while not at_work.told("done"):
+                    await asyncio.sleep(0)
+            [line] = at_work.told("done")
+            assert line["picture"] == "b.png"
+            for task in tasks:
+                task.cancel()
+        back.set()
+
+
+async def test_a_source_is_not_taken_from_an_inbox_that_is_away(tmp_path: Path, clock: FakeClock) -> None:
+    """It would hang as the inbox does; the result waits in staging."""
+    async with house(tmp_path, clock, folder={"after": "delete"}) as at_work:
+        tile = await at_work.bring(await at_work.admit(), State.READY)
+        at_work.disk.staged(tile).write_bytes(b"result")
+        await at_work.bring(tile, State.FETCHED, b"result")
+        away = at_work.inbox.rename(tmp_path / "away")
+        await at_work.folders[0].detector.step()
+        assert await at_work.dispatcher.delivery.find(1, 9, set()) == []
+        away.rename(at_work.inbox)
+        at_work.folders[0].detector.scan_soon()
+        await at_work.folders[0].detector.step()
+        assert len(await at_work.dispatcher.delivery.find(1, 9, set())) == 1
 
 
 def _shop(opened: House) -> Any:

@@ -112,6 +112,16 @@ async def test_a_gate_that_nobody_comes_to_is_looked_at(at_work: House, clock: F
     assert at_work.predictor.urls == []
 
 
+async def test_an_outbox_that_goes_away_is_told_before_somebody_misses_a_result(at_work: House) -> None:
+    await at_work.dispatcher.probes.step()
+    assert problems(at_work) == []
+    at_work.outbox.rename(at_work.outbox.with_name("away"))
+    for _ in range(3):
+        await at_work.dispatcher.probes.step()
+    assert [closed.name for closed in at_work.gates.closed()] == ["outbox:1"]
+    assert len(problems(at_work)) == len(at_work.told("gate_closed")) == 1
+
+
 @pytest.mark.parametrize(
     ("gate", "state"),
     [("api", State.ADMITTED), ("api", State.UPLOADED), ("poll", State.SUBMITTED), ("fetch", State.READY)],
@@ -130,7 +140,8 @@ async def test_one_that_is_still_broken_stays_closed_for_longer(at_work: House, 
     at_work.gates.close(gate, DOWN)
     at_work.predictor.checks.extend([DOWN] * 9)
     at_work.storage.faults.extend([DENIED] * 9)
-    at_work.outbox.rename(at_work.outbox.with_name("away"))
+    if gate == "outbox:1":
+        at_work.outbox.rename(at_work.outbox.with_name("away"))
     for _ in range(3):
         clock.advance(3600.0)
         await at_work.dispatcher.probes.step()

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
-from simulation.engine import TO_MIDNIGHT, Crash, Machine, pause
+from simulation.engine import MIDNIGHT, TO_MIDNIGHT, Crash, Machine, pause
 
 from daemon.ports import Asset, Progress, Running, Spoiled, Succeeded
 from daemon.rules.faults import Blame, Changed, Created, Expired, Fault, Gate, Outlook, Unknown
@@ -19,6 +19,7 @@ from daemon.rules.hooks import Hook
 from daemon.rules.recipe import Recipe
 
 PRICE = 0.004
+HISTORY_SECONDS_SPARE = 300.0
 CREATE_SECONDS_MAX = 6.0
 
 
@@ -170,7 +171,11 @@ class SimPredictor:
     def __init__(self, service: Service, machine: Machine) -> None:
         self._service = service
         self._machine = machine
-        self.ahead = 0.0
+
+    @property
+    def ahead(self) -> float:
+        """The service's clock is right, whatever ours is set to."""
+        return -self._machine.skew
 
     async def _travel(self) -> None:
         self._machine.step("request")
@@ -240,8 +245,12 @@ class SimPredictor:
         service = self._service
         await self._travel()
         self._fail(service.faults.call, Gate.HISTORY)
+        now = self._machine.time()
+        begin = min(since, since + self.ahead) - (MIDNIGHT - TO_MIDNIGHT) - HISTORY_SECONDS_SPARE
         for run in service.runs.values():
-            if run.id not in others and run.url == image_url and self._machine.time() >= run.listed_at:
+            if run.id in others or run.url != image_url or now < run.listed_at:
+                continue
+            if run.created_at >= min(begin, now - HISTORY_SECONDS_SPARE):
                 return run.id
         return None
 
