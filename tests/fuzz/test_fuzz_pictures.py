@@ -137,7 +137,9 @@ async def test_any_file_is_read_or_told(tmp_path: Path, pictures: VipsPictures, 
     found = await measured(pictures, tmp_path / "file", PIXELS_MAX)
     content = reading.content
     if reading.sign is not Sign.HARD and content.pixels <= PIXELS_MAX:
-        assert found == (content.width, content.height, content.format)
+        # A source without its end may be on its way, and is taken in the end; a result has to have one.
+        whole = (content.width, content.height, content.format)
+        assert found == whole or (found is None and reading.sign is Sign.SOFT and content.format == "PNG")
     elif reading.reason.startswith("It does not decode") or reading.sign is not Sign.HARD:
         assert found is None
 
