@@ -126,6 +126,26 @@ class Books(Wrapped):
         self.books = kind(real.books)
 
 
+class DeletesWhatRuns(Wrapped):
+    """An object is swept as soon as the service has an id for it."""
+
+    async def unwanted_assets(self, limit: int) -> list[str]:
+        sql = (
+            "SELECT a.ref FROM asset a JOIN tile t ON t.job = a.job WHERE t.asset_ref IS NOT a.ref "
+            "OR t.state NOT IN ('uploaded', 'submitting')"
+        )
+        return await self.real._database.read(lambda db: [row[0] for row in db.execute(sql)])
+
+
+class TakesTheSourceFirst(Writer):
+    """The source goes, and then its result is written."""
+
+    async def deliver(self, picture: Any, tile: Tile, folder: Any, inbox: Any) -> bool:
+        if folder.after != "keep":
+            await inbox.delete(picture.path, picture.look)
+        return await super().deliver(picture, tile, folder, inbox)
+
+
 class LooksAtHeadersAlone(Wrapped):
     """A result is whole when its header says how large it is."""
 
@@ -176,10 +196,13 @@ def _ledger(kind: Any) -> Any:
     return change
 
 
-def _writes_too_late(wired: Wired) -> Wired:
-    writer = wired.world.writer
-    fields = {field.name: getattr(writer, field.name) for field in dataclasses.fields(writer)}
-    return dataclasses.replace(wired, world=dataclasses.replace(wired.world, writer=RecordsBeforeWriting(**fields)))
+def _writer(kind: type[Writer]) -> Any:
+    def change(wired: Wired) -> Wired:
+        writer = wired.world.writer
+        fields = {field.name: getattr(writer, field.name) for field in dataclasses.fields(writer)}
+        return dataclasses.replace(wired, world=dataclasses.replace(wired.world, writer=kind(**fields)))
+
+    return change
 
 
 def _disk(kind: type[Wrapped]) -> Any:
@@ -211,20 +234,31 @@ def _more_slots(config: dict[str, Any]) -> None:
     config["api"]["in_flight_max"] += 1
 
 
+PAID_AGAIN = "is paid for again|was submitted 3 times"
 BUGS = {
-    "a lost answer is a refusal": Bug(parts=_parts(predictor=RepeatsByReflex)),
-    "bytes are not synced": Bug(files=NeverSyncs),
-    "names are not synced": Bug(files=NeverSyncsNames),
-    "the sidecar comes first": Bug(wired=_disk(SidecarFirst)),
-    "an old sidecar stays": Bug(wired=_disk(KeepsTheOldSidecar)),
-    "the intent is recorded afterwards": Bug(wired=_ledger(IntentAfterwards)),
-    "a place in the minute is forgotten": Bug(dispatcher=_forget_the_minute),
-    "a restart forgets the minute": Bug(prepare=False),
-    "one slot too many": Bug(config=_more_slots),
-    "the budget overlooks what is in flight": Bug(wired=_ledger(lambda real: Books(real, SpendsWhatIsInFlight))),
-    "an object is deleted too early": Bug(wired=_ledger(lambda real: Books(real, DeletesTooEarly))),
-    "a result is believed by its header": Bug(parts=_parts(pictures=LooksAtHeadersAlone)),
-    "one look proves absence": Bug(dispatcher=_be_hasty),
-    "delivered is recorded before it is true": Bug(wired=_writes_too_late),
-    "a lane sleeps": Bug(dispatcher=_sleep),
+    "a lost answer is a refusal": Bug(PAID_AGAIN, parts=_parts(predictor=RepeatsByReflex)),
+    "bytes are not synced": Bug("before it was synced", files=NeverSyncs),
+    "names are not synced": Bug("without its exact result|is not a right result", files=NeverSyncsNames),
+    "the sidecar comes first": Bug("without its exact result", wired=_disk(SidecarFirst)),
+    "an old sidecar stays": Bug("without its exact result", wired=_disk(KeepsTheOldSidecar)),
+    "the intent is recorded afterwards": Bug(PAID_AGAIN, wired=_ledger(IntentAfterwards)),
+    "a place in the minute is forgotten": Bug("creates in a minute", dispatcher=_forget_the_minute),
+    "a restart forgets the minute": Bug("creates in a minute", prepare=False),
+    "one slot too many": Bug("in flight at the service", config=_more_slots),
+    "the budget overlooks what is in flight": Bug(
+        "are spent in a day", wired=_ledger(lambda real: Books(real, SpendsWhatIsInFlight))
+    ),
+    "an object is deleted too early": Bug(
+        "its object or its URL is gone", wired=_ledger(lambda real: Books(real, DeletesTooEarly))
+    ),
+    "an object is deleted while it may be read": Bug(
+        "went while it could be read", wired=_ledger(lambda real: Books(real, DeletesWhatRuns))
+    ),
+    "a result is believed by its header": Bug("is not a right result", parts=_parts(pictures=LooksAtHeadersAlone)),
+    "one look proves absence": Bug(PAID_AGAIN, dispatcher=_be_hasty),
+    "the source goes first": Bug("no sidecar speaks of it", wired=_writer(TakesTheSourceFirst)),
+    "delivered is recorded before it is true": Bug(
+        "was not delivered|has no right result", wired=_writer(RecordsBeforeWriting)
+    ),
+    "a lane sleeps": Bug("stuck", dispatcher=_sleep),
 }

@@ -71,7 +71,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 class Machine:
     """What crashes. now: seconds of the world's time, which goes on while the machine is off.
 
-    crash_in: steps until the power goes, or None. alive: whether what runs now still has any effect.
+    crash_in: steps until the power goes, or None; crash_kind: steps of that kind alone are counted, or "" for all of
+    them. alive: whether what runs now still has any effect.
     """
 
     def __init__(self, seed: int) -> None:
@@ -80,6 +81,8 @@ class Machine:
         self.steps = 0
         self.crashes = 0
         self.crash_in: int | None = None
+        self.crash_kind = ""
+        self.crashed_at: dict[str, int] = {}
         self.alive = True
         self.skew = 0.0
         self.tokens = 0
@@ -98,7 +101,7 @@ class Machine:
             raise Crash
         self.steps += 1
         assert self.steps < STEPS_MAX, "it spins"
-        if self.crash_in is not None:
+        if self.crash_in is not None and self.crash_kind in ("", what):
             self.crash_in -= 1
             if self.crash_in < 0:
                 self.crash(what)
@@ -106,6 +109,7 @@ class Machine:
     def crash(self, what: str) -> None:
         self.alive = False
         self.crashes += 1
+        self.crashed_at[what] = self.crashed_at.get(what, 0) + 1
         self.note(f"crash at {what}")
         assert self.loop is not None
         self.loop.stop()

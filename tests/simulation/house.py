@@ -47,6 +47,8 @@ from daemon.service import end_gently
 from daemon.wiring import Api, Parts, Wired, assemble
 
 TROUBLE_SECONDS = 200.0
+# The steps around which money, results and sources may get lost.
+MOMENTS = ["create", "create arrives", "create answered", "rename", "write", "fsync", "unlink", "inbox takes"]
 CALM_SECONDS_MAX = 2 * 3600.0
 SECRET = "signature="
 
@@ -67,7 +69,12 @@ class Report:
 
 @dataclass
 class Bug:
-    """A planted defect: what of the real daemon is replaced. Each takes the right thing and returns the wrong one."""
+    """A planted defect: what of the real daemon is replaced. Each takes the right thing and returns the wrong one.
+
+    found: what the simulation has to say about it, a regular expression.
+    """
+
+    found: str = ""
 
     parts: Callable[[Parts], Parts] = lambda parts: parts
     files: Callable[[Machine], SimFiles] = SimFiles
@@ -91,8 +98,8 @@ class House:
         self.formats = [chance.choice(["png", "png", "jpeg"]) for _ in range(self.folders)]
         self.scales = [chance.choice([2.0, 2.0, 4.0]) for _ in range(self.folders)]
         self.after = [chance.choice(["keep", "keep", "archive", "delete"]) for _ in range(self.folders)]
-        in_flight, minute = chance.choice([1, 2, 4]), chance.choice([2, 5, 20])
-        budget = chance.choice([0, 0, 0, 4])
+        in_flight, minute = chance.choice([1, 2, 4, 8]), chance.choice([2, 5, 20])
+        budget = chance.choice([0, 0, 0, 2, 4])
         raw: dict[str, Any] = {
             "state_dir": "/state",
             "folder": [
@@ -133,7 +140,9 @@ class House:
             volume = Volume(f"nas{n}")
             volume.live[point] = volume.durable[point] = FOLDER
             self.volumes[point] = self.files.mounted[point] = volume
-        self.drops = [Drop(self.machine) for _ in range(self.folders)]
+        self.drops = [
+            Drop(self.machine, lambda path, data, n=n: self._taken(n, path, data)) for n in range(self.folders)
+        ]
         self.contents: dict[str, bytes] = {}
         self.dropped = 0
         self.database = new_database()
@@ -150,14 +159,16 @@ class House:
 
     def _plan(self) -> None:
         chance, machine = self.machine.chance, self.machine
+        at_once = chance.random() * 60 if chance.random() < 0.4 else None  # A whole card, or one by one.
         for number in range(chance.randint(3, 8)):
-            machine.schedule(chance.random() * 60, lambda number=number: self._drop(number))
+            at = at_once if at_once is not None else chance.random() * 60
+            machine.schedule(at, lambda number=number: self._drop(number))
         for _ in range(chance.randint(0, 4)):
             machine.schedule(30 + chance.random() * 120, chance.choice([self._copy, self._replace, self._take_away]))
         for _ in range(chance.randint(0, 3)):
             start, weather = (
                 chance.random() * 150,
-                chance.choice([self._full, self._away, self._read_only, self._inbox]),
+                chance.choice([self._full, self._away, self._read_only, self._inbox, self._lose]),
             )
             machine.schedule(start, lambda weather=weather: weather(True))
             machine.schedule(start + chance.random() * 50, lambda weather=weather: weather(False))
@@ -231,6 +242,15 @@ class House:
         else:
             self.files.mounted[point] = self.volumes[point]
 
+    def _lose(self, on: bool) -> None:
+        """Staging loses a result that was fetched."""
+        for path in sorted(self.files.root.live):
+            if on and not self.calm and path.startswith(b"/state/staging/") and path.endswith(b".result"):
+                self.files.root.change({path: None})
+                self.files.root.sync_folder(b"/state/staging")
+                self.machine.note(f"staging lost {path!r}")
+                return
+
     def _inbox(self, on: bool) -> None:
         self.drops[0].away = on and not self.calm
 
@@ -269,6 +289,10 @@ class House:
         machine.crash_in = None
         if self.crashes_left and not self.calm:
             machine.crash_in = int(machine.chance.expovariate(1 / machine.chance.choice([5, 50, 400, 2000])))
+            machine.crash_kind = ""
+            if machine.chance.random() < 0.5:
+                # Few steps are about money; each gets its share of the crashes.
+                machine.crash_in, machine.crash_kind = machine.chance.randrange(4), machine.chance.choice(MOMENTS)
         loop.set_exception_handler(self._unhandled)
         over = False
         try:
@@ -431,6 +455,18 @@ class House:
         elif self._expected().get(data) != text["source"]["sha256"]:
             self.fail(f"the sidecar {path!r} names another source")
 
+    def _taken(self, folder: int, path: bytes, data: bytes) -> None:
+        """A source leaves its inbox: its result and its sidecar must be there for certain, whatever comes now."""
+        sha = hashlib.sha256(data).hexdigest()
+        volume = self.volumes[b"/out%d" % folder]
+        for name, node in volume.durable.items():
+            if node is FOLDER or node.synced is None or not name.endswith(b".json") or b"/." in name:
+                continue
+            text = json.loads(node.synced)
+            if text["source"]["sha256"] == sha and "result" in text:
+                return
+        self.fail(f"the source {path!r} was taken away, and no sidecar speaks of it")
+
     def _look_after_crash(self) -> None:
         for volume in self.volumes.values():
             for path, node in sorted(volume.live.items()):
@@ -452,6 +488,14 @@ class House:
         staged = self.files.names(Path("/state/staging"))
         if staged:
             self.fail(f"staging was left with {staged}")
+        billed = {row[0] for row in self.database.execute("SELECT prediction FROM bill")}
+        told = {run.id for run in self.service.runs.values() if run.told}
+        if billed != told:
+            self.fail(f"the bills are of {sorted(billed)}; the service told the ends of {sorted(told)}")
+        for volume in self.volumes.values():
+            parts = [path for path in volume.live if path.endswith(b".part")]
+            if parts:
+                self.fail(f"an outbox was left with {parts}")
         states = dict(self.database.execute("SELECT state, count(*) FROM tile GROUP BY state").fetchall())
         moving = {state for state in MILESTONES if state is not State.DONE} & states.keys()
         if moving:

@@ -22,10 +22,12 @@ T = TypeVar("T")
 class Drop:
     """What lies in an inbox: the truth. away: its mount is gone. archived: paths and bytes that were moved away."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, on_take: Callable[[bytes, bytes], None] = lambda path, data: None) -> None:
+        """on_take: is told of a source, path and bytes, in the moment in which it goes."""
         self.machine = machine
-        self.files: dict[bytes, tuple[bytes, Look]] = {}
+        self.on_take = on_take
         self.archived: list[tuple[bytes, bytes]] = []
+        self.files: dict[bytes, tuple[bytes, Look]] = {}
         self.away = False
         self._inodes = 100
 
@@ -98,11 +100,15 @@ class SimInbox:
 
     async def archive(self, path: bytes, look: Look, to: Path) -> None:
         if await self.look(path) == look:
-            self._drop.archived.append((path, self._drop.files.pop(path)[0]))
+            self._machine.step("inbox takes")
+            data = self._drop.files.pop(path)[0]
+            self._drop.archived.append((path, data))
+            self._drop.on_take(path, data)
 
     async def delete(self, path: bytes, look: Look) -> None:
         if await self.look(path) == look:
-            del self._drop.files[path]
+            self._machine.step("inbox takes")
+            self._drop.on_take(path, self._drop.files.pop(path)[0])
 
 
 class SimPictures:

@@ -59,6 +59,7 @@ class Run:
     result: bytes = b""
     link: int = 0
     reported_spoiled: bool = False
+    told: bool = False
 
 
 @dataclass
@@ -127,14 +128,22 @@ class Service:
             scale=recipe.scale,
             created_at=now,
             ends_at=now + chance.choice([0.2, 1.0, 4.0, 16.0]) * (0.5 + chance.random()),
-            known_at=now + (chance.random() * 3 if chance.random() < 0.2 else 0.0),
+            known_at=now + chance.choice([0.0, 0.0, 0.0, 0.0, 3.0 * chance.random()]),
             listed_at=now + chance.random() * 2,
             end=end,
             result=result_bytes(data, recipe.scale),
         )
         self.runs[run.id] = run
+        if self.hit("forgotten for a while", self.faults.call / 4):
+            run.known_at = now + 100.0
+        self.machine.schedule(now + (run.ends_at - now) * chance.random(), lambda: self._reads(run))
         self.machine.note(f"created {run.id} of {content[:8]}: {end}")
         return run
+
+    def _reads(self, run: Run) -> None:
+        """A prediction may wait before it begins, and reads its picture then."""
+        if self.objects.get(self.urls.get(run.url, "")) is None:
+            self.wrong(f"the object of {run.id} went while it could be read")
 
     def _check_create(self, key: str, now: float) -> None:
         alive = [run for run in self.runs.values() if run.content == key and not run.reported_spoiled]
@@ -236,6 +245,7 @@ class SimPredictor:
             raise Unknown("404")
         if now() < run.ends_at:
             return Running("processing")
+        run.told = True
         if run.end == "success":
             return Succeeded(f"https://result.test/{run.id}/{run.link}", PRICE, 16.0)
         run.reported_spoiled = True
@@ -267,7 +277,8 @@ class SimPredictor:
             run.link += 1
             raise Expired("410")
         if service.hit("bad body", service.faults.download):
-            data = chance.choice([data[:-3], b"<html>", b"", result_bytes(source_bytes(9, 9, 9), run.scale)])
+            others = [result_bytes(source_bytes(9, size, size), run.scale) for size in (2, 9)]
+            data = chance.choice([data[:-3], b"<html>", b"", *others, b"JPEG:" + data])
         if len(data) > bytes_max:
             raise fault("The result is too large.", outlook=Outlook.LASTING)
         half = len(data) // 2
