@@ -30,7 +30,7 @@ from daemon.adapters.outboxes import AnotherLedgers, Outboxes
 from daemon.adapters.picture import VipsPictures
 from daemon.adapters.vendor_upload import VendorStorage
 from daemon.adapters.watch import InboxWatcher
-from daemon.config import ConfigError
+from daemon.config import ConfigError, read_secret
 from daemon.config_values import EMBEDDED
 from daemon.intake import WINDOW
 from daemon.pipeline.detect import Detector
@@ -210,18 +210,33 @@ async def assemble(
 
 
 def services(config: "Config", api: Api, http: Http, clock: Clock) -> tuple[Predictor, Storage]:
-    """The prediction API and the storage."""
+    """The prediction API and the storage. Raises ConfigError."""
+    # The API was told it with each create, and may quote it in any answer.
+    place = config.webhook.secret_file if config.webhook.public_url else None
+    secrets = (read_secret("webhook.secret_file", place).reveal(),) if place else ()
     predictor = HostedPredictor(
-        api.base_url, api.key, http, clock, auth=config.api.auth, create_seconds_max=config.api.create_seconds_max
+        api.base_url,
+        api.key,
+        http,
+        clock,
+        auth=config.api.auth,
+        secrets=secrets,
+        create_seconds_max=config.api.create_seconds_max,
     )
-    return predictor, _storage(config, api, http, clock)
+    return predictor, _storage(config, api, http, clock, secrets)
 
 
-def _storage(config: "Config", api: Api, http: Http, clock: Clock) -> Storage:
+def _storage(config: "Config", api: Api, http: Http, clock: Clock, secrets: tuple[str, ...]) -> Storage:
     settings = config.storage
     if settings.kind == "vendor":
         return VendorStorage(
-            api.base_url, api.key, http, clock, auth=config.api.auth, url_seconds=int(settings.url_seconds)
+            api.base_url,
+            api.key,
+            http,
+            clock,
+            auth=config.api.auth,
+            secrets=secrets,
+            url_seconds=int(settings.url_seconds),
         )
     from daemon.adapters.gcs import GcsStorage
 

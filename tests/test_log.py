@@ -101,6 +101,7 @@ def test_values_that_json_does_not_know_are_made_plain(as_json: Read) -> None:
         ("<CIMultiDict('x-api-key': 'abcdef', 'a': 'b')>", "<CIMultiDict('x-api-key': '***', 'a': 'b')>"),
         ("[(b'Authorization', b'Bearer abcdef')]", "[(b'Authorization', b'***')]"),
         ("sent Bearer abcdefgh", "sent Bearer ***"),
+        (f"POST /hook/{'0a' * 16} failed", "POST /hook/*** failed"),
         ("http.token_file: it must name a file", "http.token_file: it must name a file"),
         ("trip/what?.jpg and a=b.jpg", "trip/what?.jpg and a=b.jpg"),
     ],

@@ -2,13 +2,13 @@
 Answers: what the prediction API's words mean. Pure; takes whatever JSON came and never raises, except `Fault` where an
 answer that should settle a question does not.
 
-The API's bodies come in many shapes, and a failure's text may quote the image's signed URL: what leaves here as text is
-one line without queries.
+The API's bodies come in many shapes, and a failure's text may quote the image's signed URL, our key, or where we hear
+webhooks: what leaves here as text is one line without any of them.
 """
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from urllib.parse import unquote
@@ -21,6 +21,8 @@ USD_MAX = 1e6  # No run costs that: it is a mistake, and as large a one as still
 TEXT_MAX = 300
 RETRY_AFTER_MAX = 3600.0
 ENCODINGS_MAX = 8
+SECRET_LENGTH_MIN = 16  # What is shorter than any real key may be an innocent word.
+DEPTH_MAX = 64  # Nothing that is read lies deeper.
 
 _WELL = frozenset({"success", "succeeded", "completed"})
 _ILL = frozenset({"error", "failed"})
@@ -29,7 +31,19 @@ _CANCELLED = frozenset({"cancelled", "canceled"})
 _ID = re.compile(r"[A-Za-z0-9_-]{1,128}")
 # A URL inside a URL is percent-encoded, and inside that one once more: `%253F` is a `?` too.
 _URL_QUERY = re.compile(r"(https?(?::|%(?:25)*3A)[^\s?\"'<>]*?)(?:\?|%(?:25)*3F)[^\s\"'<>]*", re.IGNORECASE)
-_SIGNATURE = re.compile(r"(signature(?:=|%(?:25)*3D))[^\s&\"'<>]+", re.IGNORECASE)
+# User and password of a URL; not its path, which may have an `@` of its own.
+_URL_USER = re.compile(
+    r"((?::|%(?:25)*3A)(?:\\*/|%(?:25)*2F){2})(?:(?!%(?:25)*(?:2F|3F|23))[^\s/?#\"<>\\])*(?:@|%(?:25)*40)",
+    re.IGNORECASE,
+)
+# `signature=x`, `Signature: x`, `'X-Goog-Signature': 'x'`, and each of them within a text that was encoded once more.
+_SIGNATURE = re.compile(
+    r"((?:signature|security-token|\bsig)(?:\\*[\"']|%(?:25)*2[27])?\s*(?:=>|[:=]|%(?:25)*3[AD])\s*"
+    r"(?:\\*[\"']|%(?:25)*2[27])?)[^\s&\"'<>\\]+",
+    re.IGNORECASE,
+)
+# The last part of an address where we hear webhooks, wherever a proxy has put the rest; see rules/hooks.
+_TOKEN = re.compile(r"(?:(?<![0-9a-z])|(?<=2f))[0-9a-f]{32}(?![0-9a-z])", re.IGNORECASE)
 
 _LASTING_TEXTS = ("max size that fits in gpu memory", "cannot identify image", "could not decode", "validation error")
 _PASSING_TEXTS = ("cuda out of memory", "provider_rate_limit", "provider_server_error", "network_error")
@@ -81,11 +95,18 @@ def reason(document: object) -> str:
 
 
 def one_line(text: str) -> str:
-    """Printable, at most 300 characters, without the queries of URLs."""
+    """Printable, at most 300 characters, without queries and passwords of URLs, signatures and webhooks' tokens."""
     begin = text[: 10 * TEXT_MAX]  # Logs may have megabytes.
     plain = " ".join("".join(character if character.isprintable() else " " for character in begin).split())
-    plain = _SIGNATURE.sub(r"\1…", _URL_QUERY.sub(r"\1?…", plain))
+    plain = _URL_USER.sub(r"\1…@", _URL_QUERY.sub(r"\1?…", plain))
+    plain = _TOKEN.sub("…", _SIGNATURE.sub(r"\1…", plain))
     return plain if len(plain) <= TEXT_MAX else plain[: TEXT_MAX - 1] + "…"
+
+
+def without(document: object, secrets: Collection[str]) -> object:
+    """An answer in which `***` stands for every secret that it quotes, escaped in any usual way or not."""
+    patterns = [_spellings(secret) for secret in secrets if len(secret) >= SECRET_LENGTH_MIN]
+    return _replaced(document, re.compile("|".join(patterns)), DEPTH_MAX) if patterns else document
 
 
 def same_url(ours: str, theirs: str) -> bool:
@@ -116,6 +137,26 @@ def moment(value: object) -> float | None:
         except (ValueError, OverflowError):
             return None
     return _number(value)
+
+
+def _spellings(secret: str) -> str:
+    """A pattern of all that JSON or a URL may make of a text, once or more: `\\/`, `\\u002f`, `%2F`, `%252F`."""
+    return "".join(each if each.isalnum() else _spelling(each) for each in secret)
+
+
+def _spelling(sign: str) -> str:
+    digits = f"(?i:{ord(sign):02x})"
+    return rf"(?:\\{{0,8}}{re.escape(sign)}|\\{{1,8}}u00{digits}|%(?:25){{0,8}}{digits})"
+
+
+def _replaced(value: object, pattern: re.Pattern[str], depth: int) -> object:
+    if isinstance(value, str):
+        return pattern.sub("***", value)
+    if isinstance(value, list):
+        return [_replaced(item, pattern, depth - 1) for item in value] if depth else None
+    if isinstance(value, dict):
+        return {pattern.sub("***", key): _replaced(value[key], pattern, depth - 1) for key in value} if depth else None
+    return value
 
 
 def _canonical(url: str) -> tuple[str, list[str]]:

@@ -2,22 +2,21 @@
 Api: one call to each::labs' API: its base, its key, JSON in and out, and what its refusals mean for everybody.
 
 Returns an `Answer` for every status; raises Fault where there is none. The key is sent to the API alone, never to a
-redirect, and is taken out of every answer that quotes it.
+redirect, and is taken out of every answer that quotes it, as are the other secrets that the API was told.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 
 import orjson
 
-from daemon.adapters.answers import retry_after
+from daemon.adapters.answers import retry_after, without
 from daemon.adapters.http import Http, Lane, Peer
 from daemon.ports import Clock
 from daemon.rules.faults import Blame, Created, Fault, Gate, Outlook
 
 ANSWER_BYTES_MAX = 4 * 1024 * 1024  # A prediction with long logs fits; what is longer is cut and so is not JSON.
-
-KEY_BYTES_MIN = 16
 
 PREDICTIONS = Peer("The prediction API", Gate.API)
 UPLOADS = Peer("The prediction API's file storage", Gate.STORAGE)
@@ -41,8 +40,18 @@ class Answer:
 class Api:
     """The API as one key sees it."""
 
-    def __init__(self, base_url: str, key: str, http: Http, clock: Clock, *, auth: str, peer: Peer) -> None:
-        """auth: x-api-key or bearer."""
+    def __init__(
+        self,
+        base_url: str,
+        key: str,
+        http: Http,
+        clock: Clock,
+        *,
+        auth: str,
+        peer: Peer,
+        secrets: Collection[str] = (),
+    ) -> None:
+        """auth: x-api-key or bearer. secrets: what else no answer may bring into a report."""
         if not (key and key.isascii() and key.isprintable()) or " " in key:
             raise Fault(
                 "The API key is empty or has characters that no key has.",
@@ -52,7 +61,7 @@ class Api:
                 remedy="Copy the key again, without line breaks and quotes, to where [api] key_file points.",
             )
         self._base = base_url.rstrip("/")
-        self._key = key.encode()
+        self._secrets = (key, *secrets)
         self._headers = {
             "Accept": "application/json",
             **({"Authorization": f"Bearer {key}"} if auth == "bearer" else {"X-API-Key": key}),
@@ -64,9 +73,16 @@ class Api:
         self.skew = 0.0
 
     async def call(
-        self, method: str, path: str, *, body: object = None, seconds: float = 30.0, lane: Lane = Lane.API
+        self,
+        method: str,
+        path: str,
+        *,
+        body: object = None,
+        seconds: float = 30.0,
+        lane: Lane = Lane.API,
+        secrets: Collection[str] = (),
     ) -> Answer:
-        """One request and its whole answer; path begins with a slash."""
+        """One request and its whole answer; path begins with a slash. secrets: what else this one tells the API."""
         headers = {**self._headers, "Content-Type": "application/json"} if body is not None else self._headers
         data = orjson.dumps(body) if body is not None else None
         async with self._http.request(
@@ -80,7 +96,8 @@ class Api:
                     break
             return Answer(
                 status=response.status,
-                document=_json(self._without_key(bytes(raw))),
+                # Some services quote what they refuse. JSON may escape it, so it is read first.
+                document=without(_json(raw), (*self._secrets, *secrets)),
                 retry_after=retry_after(response.headers.get("Retry-After"), self._clock.wall()),
                 location=response.headers.get("Location", ""),
             )
@@ -117,10 +134,6 @@ class Api:
             rate_limited=status == 429,
         )
 
-    def _without_key(self, raw: bytes) -> bytes:
-        # Some services quote the key when they refuse it. What is shorter than any real key may be an innocent word.
-        return raw.replace(self._key, b"***") if len(self._key) >= KEY_BYTES_MIN else raw
-
     async def close(self) -> None:
         """Close the connections; another call makes new ones."""
         await self._http.close()
@@ -138,7 +151,7 @@ def skew(date: str | None, now: float) -> float:
         return 0.0
 
 
-def _json(raw: bytes) -> object:
+def _json(raw: bytearray) -> object:
     try:
         return orjson.loads(raw)
     except orjson.JSONDecodeError:

@@ -14,10 +14,8 @@ from datetime import UTC, datetime
 from typing import BinaryIO
 from urllib.parse import quote, urlencode, urljoin, urlsplit
 
-import orjson
-
 from daemon.adapters.answers import moment, prediction_id, progress, reason, same_url
-from daemon.adapters.api import KEY_BYTES_MIN, PREDICTIONS, Answer, Api
+from daemon.adapters.api import PREDICTIONS, Answer, Api
 from daemon.adapters.http import Http, Lane, Peer
 from daemon.ports import Clock, Progress
 from daemon.rules.faults import Blame, Created, Expired, Fault, Gate, Outlook, Unknown
@@ -51,11 +49,15 @@ class HostedPredictor:
         clock: Clock,
         *,
         auth: str = "x-api-key",
+        secrets: Collection[str] = (),
         create_seconds_max: float = 60.0,
         stall_seconds_max: float = 60.0,
     ) -> None:
-        """auth: x-api-key or bearer. stall_seconds_max: the longest silence within a download."""
-        self._api = Api(base_url, key, http, clock, auth=auth, peer=PREDICTIONS)
+        """auth: x-api-key or bearer. secrets: what no report may show, with the key.
+
+        stall_seconds_max: the longest silence within a download.
+        """
+        self._api = Api(base_url, key, http, clock, auth=auth, peer=PREDICTIONS, secrets=secrets)
         self._base_url = base_url.rstrip("/")
         self._http = http
         self._clock = clock
@@ -66,16 +68,18 @@ class HostedPredictor:
     async def create(self, recipe: Recipe, image_url: str, hook: Hook | None = None) -> str:
         """Start a paid prediction; see the port."""
         body = {"model": recipe.model, "input": recipe.input(image_url)}
+        secrets: tuple[str, ...] = ()
         if hook is not None:
             body |= {"webhook_url": hook.url, "webhook_secret": hook.secret}
+            secrets = (hook.url.rpartition("/")[2], hook.secret)
         try:
             async with asyncio.timeout(self._create_seconds_max):
                 path = self._create_path
-                answer = await self._post(path, body)
+                answer = await self._post(path, body, secrets)
                 if self._differs_by_slash(path, answer):
                     # A redirect has created nothing, so this is still the first create.
                     self._create_path = path = "/prediction" if path.endswith("/") else "/prediction/"
-                    answer = await self._post(path, body)
+                    answer = await self._post(path, body, secrets)
         except TimeoutError:
             raise _in_doubt("The prediction API did not answer in time") from None
         if answer.good:
@@ -84,7 +88,7 @@ class HostedPredictor:
                 raise _in_doubt(f"The prediction API accepted ({answer.status}) but gave no prediction id")
             return prediction
         if answer.status in (400, 422):
-            why = reason(_without(hook, answer.document))
+            why = reason(answer.document)
             if hook is not None and "webhook" in why.lower():
                 raise Fault(
                     f"The prediction API refused our address for webhooks ({answer.status}): {why}",
@@ -215,8 +219,9 @@ class HostedPredictor:
         """Close the connections."""
         await self._api.close()
 
-    async def _post(self, path: str, body: object) -> Answer:
-        return await self._api.call("POST", path, body=body, seconds=self._create_seconds_max, lane=Lane.CREATE)
+    async def _post(self, path: str, body: object, secrets: Collection[str]) -> Answer:
+        seconds = self._create_seconds_max
+        return await self._api.call("POST", path, body=body, seconds=seconds, lane=Lane.CREATE, secrets=secrets)
 
     def _differs_by_slash(self, path: str, answer: Answer) -> bool:
         if not (300 <= answer.status < 400 and answer.location):
@@ -294,20 +299,6 @@ def _image(document: object) -> str | None:
     if not isinstance(given, dict) or "image" not in given:
         raise _unread("the prediction API does not say what a prediction was made from")
     return given["image"] if isinstance(given["image"], str) else None
-
-
-def _without(hook: Hook | None, document: object) -> object:
-    """An answer without what only the API and we may know; None where that cannot be taken out."""
-    if hook is None:
-        return document
-    try:
-        raw = orjson.dumps(document)
-        for secret in (hook.url.rpartition("/")[2], hook.secret):
-            if len(secret) >= KEY_BYTES_MIN:
-                raw = raw.replace(orjson.dumps(secret)[1:-1], b"***")
-        return orjson.loads(raw)
-    except (orjson.JSONEncodeError, orjson.JSONDecodeError):
-        return None
 
 
 def _in_doubt(said: str) -> Fault:

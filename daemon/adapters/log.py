@@ -44,6 +44,8 @@ _RULES = tuple(
         (r"(authorization[\"']?\s*[:=,]\s*b?[\"']?)[^\"'\r\n]+", r"\1***"),
         # `X-API-Key: abc`, `'x-api-key': 'abc'`, `("x-api-key", "abc")`, `/path?token=abc`.
         (rf"(?<![\w-])((?:{_NAMES})(?:\\?[\"']?\s*[:=]|\\?[\"']\s*,)\s*b?\\?[\"']?)[^\s\"'&,;<>\\]+", r"\1***"),
+        # The token of an address where we hear webhooks.
+        (r"(/hook/)[0-9a-f]{32}\b", r"\1***"),
         (r"\b(bearer\s+)[\w.~+/=-]{8,}", r"\1***"),
     )
 )

@@ -12,7 +12,7 @@ the gate STORAGE.
 import asyncio
 import contextlib
 import io
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from typing import BinaryIO
 
 from daemon.adapters.answers import is_id, moment, reason
@@ -42,11 +42,15 @@ class VendorStorage:
         clock: Clock,
         *,
         auth: str = "x-api-key",
+        secrets: Collection[str] = (),
         url_seconds: int = 86_400,
         stall_seconds_max: float = 60.0,
     ) -> None:
-        """url_seconds: how long the file is to live. stall_seconds_max: the longest silence of an upload."""
-        self._api = Api(base_url, key, http, clock, auth=auth, peer=UPLOADS)
+        """secrets: what no report may show, with the key. url_seconds: how long the file is to live.
+
+        stall_seconds_max: the longest silence of an upload.
+        """
+        self._api = Api(base_url, key, http, clock, auth=auth, peer=UPLOADS, secrets=secrets)
         self._http = http
         self._clock = clock
         self._url_seconds = url_seconds

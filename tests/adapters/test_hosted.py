@@ -8,6 +8,7 @@ import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from email.utils import format_datetime, formatdate
+from pathlib import Path
 from urllib.parse import quote
 
 import pytest
@@ -15,10 +16,12 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from fakes.clock import FakeClock
 
-from daemon.adapters.answers import one_line, progress, retry_after, same_url
+from daemon import wiring
+from daemon.adapters.answers import one_line, progress, retry_after, same_url, without
 from daemon.adapters.hosted import HISTORY_PAGES_MAX, HostedPredictor
 from daemon.adapters.http import Http
 from daemon.adapters.vendor_upload import VendorStorage
+from daemon.config import parse
 from daemon.ports import Running, Spoiled, Succeeded
 from daemon.rules.faults import Blame, Created, Expired, Fault, Gate, Outlook, Unknown
 from daemon.rules.hooks import Hook
@@ -167,13 +170,89 @@ async def test_a_refused_picture_is_one_with_webhooks_too(
     assert (fault.blame, fault.outlook, fault.gate) == (Blame.PICTURE, Outlook.LASTING, None)
 
 
-async def test_what_is_left_of_an_answer_without_the_secret_may_be_nothing(
-    api: HostedPredictor, service: Service
+async def test_a_secret_is_found_however_it_is_escaped(service: Service, clock: FakeClock) -> None:
+    """A slash may be written in many ways, in JSON, in JSON within JSON, and in a URL within that."""
+    key, secret = "k/y+0123456789abcdef=", 'wh/5ecre7-"of\\the-tests'
+    http = Http(clock, insecure_loopback=True)
+    api = HostedPredictor(service.url(), key, http, clock, secrets=[secret])
+    slash = chr(92) + "/"
+    unicode = chr(92) + "u002f"
+    for text in (key, secret):
+        plain = json.dumps(text)
+        for quoted in (
+            plain,
+            plain.replace("/", slash),
+            plain.replace("/", unicode),
+            plain.replace("/", unicode.upper().replace("U", "u")),
+            json.dumps(plain.replace("/", slash)),
+            json.dumps(json.dumps(plain.replace("/", slash))),
+            json.dumps(plain.replace("/", unicode)),
+            json.dumps(quote(text, safe="")),
+            json.dumps(quote(quote(text, safe="").lower(), safe="")),
+        ):
+            for shape in (
+                f'{{"status": "failed", "error": {quoted}}}',
+                f'{{"status": "failed", "logs": [{quoted}]}}',
+                f'{{"status": "failed", "output": [{{"error": {{"message": {quoted}}}}}]}}',
+                f'{{"status": {quoted}}}',
+            ):
+                service.script = [web.Response(body=shape.encode())]
+                shown = str(await api.get("p1")) + "."
+                assert "***" in shown
+                assert not [part for part in ("0123456789", "5ecre7") if part in shown], shown
+    await http.close()
+
+
+async def test_what_webhooks_have_to_show_is_in_no_report(service: Service, clock: FakeClock, tmp_path: Path) -> None:
+    """After a restart too, when no create of this run has told it; and with the picture's upload as well."""
+    (tmp_path / "hook").write_text("wh/5ecre7-of-the-tests\n")
+    config = parse(
+        """
+        [storage]
+        kind = "vendor"
+        [webhook]
+        public_url = "https://nas.example.org/hook"
+        secret_file = "hook"
+        [[folder]]
+        inbox = "in"
+        outbox = "out"
+        """,
+        tmp_path,
+    )
+    http = Http(clock, insecure_loopback=True)
+    predictor, storage = wiring.services(config, wiring.Api(service.url(), KEY, "x", local=True), http, clock)
+    echo = {"error": "told wh/5ecre7-of-the-tests"}
+    service.script = [body(echo | {"status": "failed"})]
+    assert await predictor.get("p1") == Spoiled("told ***", False, 0.0)
+    service.script = [body(echo, 400)]
+    with pytest.raises(Fault, match=r"told \*\*\*"):
+        await storage.put("a", io.BytesIO(b"x"), 1, "image/png")
+    await http.close()
+
+
+def test_what_is_secret_in_a_name_is_one_too() -> None:
+    document = {f"with {KEY}": {KEY: [KEY, 1, None]}, "b": True}
+    assert without(document, [KEY]) == {"with ***": {"***": ["***", 1, None]}, "b": True}
+    assert without("e " * 3, ["e"]) == "e " * 3, "what is short may be an innocent word"
+    deep: object = KEY
+    for _ in range(900):
+        deep = [deep]
+    assert KEY not in str(without(deep, [KEY]))
+
+
+@pytest.mark.parametrize(
+    "address", [HOOK.url, f"https://nas.example.org/of/a/proxy/{TOKEN}", f"POST /hook/{TOKEN} 500"]
+)
+@pytest.mark.parametrize("form", [str, lambda text: quote(text, safe=""), lambda text: quote(text, safe="").lower()])
+async def test_a_question_shows_nobody_where_we_hear_webhooks(
+    api: HostedPredictor, service: Service, address: str, form: Callable[[str], str]
 ) -> None:
-    """The secret begins with what is the end of an escape in the answer."""
-    service.script = [body({"error": "\nothing-is-as-secret-as-this"}, 400)]
-    fault = await create_fault(api, Hook(HOOK.url, "nothing-is-as-secret-as-this"))
-    assert fault.said.endswith("The API gave no reason.")
+    """Whoever knows the address could make us ask; the API may tell of a call that failed."""
+    service.script = [body({"status": "failed", "error": f"CUDA out of memory; calling {form(address)} failed"})]
+    spoiled = await api.get("p1")
+    assert isinstance(spoiled, Spoiled)
+    assert TOKEN not in spoiled.reason
+    assert "failed" in spoiled.reason
 
 
 async def test_a_short_secret_spoils_no_answer(api: HostedPredictor, service: Service) -> None:
@@ -758,3 +837,27 @@ def test_one_line() -> None:
     assert one_line(twice).startswith(
         "https%253A%252F%252Fstorage.googleapis.com%252Fb%252Fesrgand%252Fab%25252Fc.png?…"
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("at https://user:pass@h.example.org/a@b failed", "at https://…@h.example.org/a@b failed"),
+        ("at ftp://pass@word@h/a", "at ftp://…@h/a"),
+        ('"https:\\/\\/user:pass@h\\/a"', '"https:\\/\\/…@h\\/a"'),
+        ("https%3A%2F%2Fuser%3Apass%40h%2Fa%40b", "https%3A%2F%2F…@h%2Fa%40b"),
+        ("http://h/a?u=pass@word", "http://h/a?…"),
+        ("mail a@b.c about http://h", "mail a@b.c about http://h"),
+        ("Signature: pass", "Signature: …"),
+        ("signature=pass&x", "signature=…&x"),
+        ("{'X-Goog-Signature': 'pass', 'a': 1}", "{'X-Goog-Signature': '…', 'a': 1}"),
+        ('{"X-Goog-Signature":"pass"}', '{"X-Goog-Signature":"…"}'),
+        ('{\\"X-Amz-Signature\\": \\"pass\\"}', '{\\"X-Amz-Signature\\": \\"…\\"}'),
+        ("X-Goog-Signature%22%3A%22pass", "X-Goog-Signature%22%3A%22…"),
+        ("x-amz-security-token=pass sig=pass", "x-amz-security-token=… sig=…"),
+        ("no valid signature in the picture", "no valid signature in the picture"),
+        ("4b3c1f8e-90aa-4c6f-8c39-0d6de3c2d8a1", "4b3c1f8e-90aa-4c6f-8c39-0d6de3c2d8a1"),
+    ],
+)
+def test_what_could_be_secret_is_no_part_of_a_line(text: str, shown: str) -> None:
+    assert one_line(text) == shown
