@@ -5,26 +5,31 @@ Promises: https only (plain http on this machine only, and only where the API it
 unless `follow` is asked, and then at most three, each looked at like the first; an address that came from outside never
 leads into the local network; HTTPS_PROXY and NO_PROXY are honoured, and no proxy ever sees a loopback address.
 
+One hole remains. A proxy looks names up for itself: what is looked up here before it is asked may lead elsewhere there,
+by chance (another DNS) or by intent (a name that is answered in another way each time), and where this machine has no
+DNS only the spelling of a name is judged. Whoever runs such a proxy has to keep it out of the local network.
+
 Fails only as Fault. Where a paid create fails, the fault says whether it provably never left the house.
 """
 
 import asyncio
-import ipaddress
 import os
 import socket
 import urllib.request
-from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 from urllib.parse import urljoin
 
 import aiohttp
-from aiohttp.abc import ResolveResult
+from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.http_exceptions import HttpProcessingError
 from yarl import URL
 
 from daemon import __version__
+from daemon.adapters.addresses import is_loopback, objection, reachable
 from daemon.adapters.answers import one_line
 from daemon.ports import Clock
 from daemon.rules.faults import Blame, Created, Fault, Gate, Outlook
@@ -32,6 +37,7 @@ from daemon.rules.faults import Blame, Created, Fault, Gate, Outlook
 SESSION_SECONDS_MAX = 4 * 3600.0  # A connection has no maximum age of its own: an address that moved is found again.
 SESSION_ERRORS_MAX = 3  # So many failures in a row, and the next request gets a new session.
 CONNECT_SECONDS_MAX = 20.0
+LOOK_UP_SECONDS_MAX = 5.0  # Where only a proxy leads outside, the DNS may be silent; the proxy is asked all the same.
 REDIRECTS_MAX = 3
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
@@ -47,7 +53,8 @@ _UNSENT = (
     aiohttp.NonHttpUrlClientError,
 )
 
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+# What getaddrinfo says that no network mends: the name is nowhere.
+_NOWHERE = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)})
 _NETWORK = "Look at the network, the DNS settings and the proxy of this machine; it goes on by itself when they work."
 
 
@@ -67,6 +74,15 @@ class Peer:
     name: str
     gate: Gate
 
+    @property
+    def gate_of_one(self) -> Gate | None:
+        """The gate where the address itself is wrong: each result has one of its own, so others need not wait."""
+        return None if self.gate is Gate.FETCH else self.gate
+
+
+# A name, a port and a family, to what getaddrinfo gives for them.
+LookUp = Callable[[str, int, int], Awaitable[list[Any]]]
+
 
 @dataclass(slots=True)
 class _Session:
@@ -80,9 +96,13 @@ class _Session:
 class Http:
     """Sessions by lane, made inside the loop when first needed and renewed every few hours or after repeated errors."""
 
-    def __init__(self, clock: Clock, *, insecure_loopback: bool) -> None:
-        """insecure_loopback: the API itself is on this machine, so plain http and results on loopback are right."""
+    def __init__(self, clock: Clock, *, insecure_loopback: bool, look_up: LookUp | None = None) -> None:
+        """insecure_loopback: the API itself is on this machine, so plain http and results on loopback are right.
+
+        look_up: how names from outside are looked up; by the system where it is None.
+        """
         self._clock = clock
+        self._guard = _Guard(look_up or _look_up, loopback=insecure_loopback)
         self._insecure_loopback = insecure_loopback
         self._sessions: dict[Lane, _Session] = {}
 
@@ -106,24 +126,25 @@ class Http:
         """
         target = self._admitted(lane, url, peer)
         proxy = _proxy(target)
-        session = await self._session(Lane.PROXIED if lane is Lane.FILES and proxy else lane)
+        session_lane = Lane.PROXIED if lane is Lane.FILES and proxy else lane
+        session = await self._session(session_lane)
         session.users += 1
         limits = aiohttp.ClientTimeout(
             total=None, connect=min(CONNECT_SECONDS_MAX, seconds / 2), sock_read=stall_seconds
         )
         try:
-            async with (
-                asyncio.timeout(seconds),
-                session.client.request(
+            async with asyncio.timeout(seconds):
+                if session_lane is Lane.PROXIED:
+                    await self._guard.look(target.raw_host or "", target.port or 0)
+                async with session.client.request(
                     method, target, headers=headers, data=data, proxy=proxy, timeout=limits, allow_redirects=False
-                ) as response,
-            ):
-                yield response
+                ) as response:
+                    yield response
             session.errors = 0
         except FOREIGN as error:
             session.errors += 1
             # The foreign exception may carry the URL with its signature, so it is not chained.
-            raise _fault(error, one_line(target.host or ""), peer, paid=lane is Lane.CREATE) from None
+            raise _fault(error, one_line(target.raw_host or ""), peer, paid=lane is Lane.CREATE) from None
         finally:
             session.users -= 1
             await _close_when_idle(session)
@@ -163,7 +184,7 @@ class Http:
 
     def _client(self, lane: Lane) -> aiohttp.ClientSession:
         connector = aiohttp.TCPConnector(
-            force_close=lane is not Lane.API, resolver=_Guard(self) if lane is Lane.FILES else None
+            force_close=lane is not Lane.API, resolver=self._guard if lane is Lane.FILES else None
         )
         # Not trust_env: it would also send passwords from ~/.netrc, to result hosts too, and proxy loopback addresses.
         return aiohttp.ClientSession(
@@ -183,57 +204,51 @@ class Http:
         local = is_loopback(host)
         if target.scheme != "https" and not (target.scheme == "http" and local and self._insecure_loopback):
             raise _forbidden(peer, f"at {one_line(host)} would be spoken to without encryption")
-        if lane is Lane.FILES and _literal(host) and not self.reachable(host):
-            raise _forbidden(peer, f"is given as {one_line(host)}, an address in a local network")
+        if lane is Lane.FILES and (wrong := objection(target.raw_host or "", loopback=self._insecure_loopback)):
+            raise _forbidden(peer, f"is given as {one_line(host)}, {wrong}")
         return target
-
-    def reachable(self, address: str) -> bool:
-        """Whether an IP address that came from outside may be spoken to."""
-        plain = _literal(address)
-        if plain is None:
-            return False
-        if plain.is_loopback:
-            return self._insecure_loopback
-        return plain.is_global and not plain.is_multicast
 
 
 class _ForbiddenAddress(OSError):
     """A name from outside leads into the local network."""
 
 
-class _Guard(aiohttp.ThreadedResolver):
+async def _look_up(host: str, port: int, family: int) -> list[Any]:
+    # All that it has, not only what this machine could reach: a proxy may reach more.
+    return await asyncio.get_running_loop().getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
+
+
+class _Guard(AbstractResolver):
     """Resolves names and refuses those that lead where `reachable` says no; what was checked is connected to."""
 
-    def __init__(self, http: Http) -> None:
-        super().__init__()
-        self._http = http
+    def __init__(self, look_up: LookUp, *, loopback: bool) -> None:
+        self._look_up = look_up
+        self._loopback = loopback
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        found = await super().resolve(host, port, family)
-        if not all(self._http.reachable(address["host"]) for address in found):
+        found = await self._look_up(host, port, family)
+        if not all(reachable(address[0], loopback=self._loopback) for *_, address in found):
             raise _ForbiddenAddress
-        return found
+        flags = socket.AI_NUMERICHOST | socket.AI_NUMERICSERV
+        return [
+            ResolveResult(hostname=host, host=address[0], port=port, family=kind, proto=proto, flags=flags)
+            for kind, _, proto, _, address in found
+        ]
 
+    async def look(self, host: str, port: int) -> None:
+        """The same for a name that a proxy will resolve; one that is not found here passes."""
+        try:
+            async with asyncio.timeout(LOOK_UP_SECONDS_MAX):
+                await self.resolve(host, port, socket.AF_UNSPEC)
+        except _ForbiddenAddress:
+            raise
+        except OSError:  # A timeout is one.
+            pass
 
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address is this machine."""
-    address = _literal(host)
-    return address.is_loopback if address else host == "localhost"
-
-
-def _literal(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """The address that a host is written as; an IPv4 address wrapped in an IPv6 one is unwrapped."""
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return None
-    if isinstance(address, ipaddress.IPv6Address):
-        if address in _NAT64:
-            return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-        return address.ipv4_mapped or address
-    return address
+    async def close(self) -> None:
+        """Nothing is open."""
 
 
 def _proxy(target: URL) -> str | None:
@@ -254,14 +269,14 @@ def _forbidden(peer: Peer, words: str) -> Fault:
         f"{peer.name} {words}; it is not used.",
         blame=Blame.SERVICE,
         outlook=Outlook.LASTING,
-        gate=None if peer.gate is Gate.FETCH else peer.gate,
+        gate=peer.gate_of_one,
         remedy="Use an https address that is reachable from outside; plain http is for an API on this machine alone.",
     )
 
 
 def _fault(error: BaseException, host: str, peer: Peer, *, paid: bool) -> Fault:
     """The one place where a foreign exception of a request becomes a fault."""
-    if isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, _ForbiddenAddress):
+    if isinstance(error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error, _ForbiddenAddress):
         return _forbidden(peer, f"at {host} has an address in a local network")
     said, remedy, outlook = _explained(error, host, peer.name)
     return Fault(
@@ -269,9 +284,23 @@ def _fault(error: BaseException, host: str, peer: Peer, *, paid: bool) -> Fault:
         blame=Blame.SERVICE,
         outlook=outlook,
         remedy=remedy,
-        gate=peer.gate,
+        gate=peer.gate_of_one if _is_about_one(error, host) else peer.gate,
         created=Created.MAYBE if paid and not isinstance(error, _UNSENT) else Created.NO,
     )
+
+
+def _is_about_one(error: BaseException, host: str) -> bool:
+    """Whether it is this address that is wrong, and another one may work: whoever wrote it alone could stop all others.
+
+    A host that refuses or is silent is about all, as most results come from one.
+    """
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return 400 <= error.status < 500 and error.status != 407
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return one_line(error.host) == host  # Not the proxy's own.
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return error.os_error.errno in _NOWHERE and one_line(error.host or "") == host
+    return isinstance(error, ValueError)  # An invalid URL is one.
 
 
 def _explained(error: BaseException, host: str, name: str) -> tuple[str, str, Outlook]:

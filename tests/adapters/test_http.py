@@ -2,6 +2,7 @@
 
 import asyncio
 import datetime
+import socket
 import ssl
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -16,11 +17,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from fakes.clock import FakeClock
 
-from daemon.adapters.http import SESSION_ERRORS_MAX, SESSION_SECONDS_MAX, Http, Lane, Peer, is_loopback
+from daemon.adapters.addresses import is_loopback, objection, reachable
+from daemon.adapters.http import SESSION_ERRORS_MAX, SESSION_SECONDS_MAX, Http, Lane, Peer
 from daemon.rules.faults import Created, Fault, Gate, Outlook
 
 API = Peer("The prediction API", Gate.API)
 RESULT = Peer("The host of the result", Gate.FETCH)
+STORAGE = Peer("The prediction API's file storage", Gate.STORAGE)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -162,6 +165,71 @@ async def test_a_signature_goes_out_verbatim_and_never_into_a_fault(http: Http) 
     assert "secret" not in "".join(traceback.format_exception(fault))
 
 
+LITERALS = [
+    "10.0.0.1",
+    "192.168.1.1",
+    "169.254.169.254",
+    "100.64.0.1",
+    "192.0.0.192",
+    "127.0.0.1",
+    "127.0.0.1.",
+    "0.0.0.0",
+    "224.0.0.1",
+    "[::1]",
+    "[::]",
+    "[::ffff:10.0.0.1]",
+    "[64:ff9b::a00:1]",
+    "[64:ff9b::7f00:1]",
+    "[fe80::1]",
+    "[fe80::1%25eth0]",
+    "[fd00::1]",
+    "[ff02::1]",
+    "[2002:7f00:1::]",
+    "[2002:c0a8:101::1]",
+    "[2001:0:7f00:1::1]",
+    "[2001:db8::1]",
+    "[64:ff9b:1::a00:1]",
+    "[::127.0.0.1]",
+    "[::a00:1]",
+    "[fec0::1]",
+    "[::ffff:0:127.0.0.1]",
+]
+SPELLINGS = [
+    "127.1",
+    "2130706433",
+    "0x7f000001",
+    "0X7F.1",
+    "0177.0.0.1",
+    "127.0.0.08",
+    "0",
+    "10.1",
+    "8.8.2056",
+    "1.2.3.4.5",
+    "127。0。0。1",
+    "①②⑦.0.0.1",
+    "%31%32%37.0.0.1",
+    "127.0.0.1%00.example.com",
+]
+NAMES = [
+    "localhost",
+    "LOCALHOST",
+    "localhost.",
+    "foo.localhost",
+    "ip6-localhost",
+    "intranet",
+    "intranet.",
+    "metadata.google.internal",
+    "metadata.google.internal.",
+    "nas.local",
+    "router.home.arpa",
+    "home.arpa",
+    "host.localdomain",
+    "a..example.com",
+    ".example.com",
+    "-",
+]
+
+
 @pytest.mark.parametrize(
     "url",
     [
@@ -171,30 +239,152 @@ async def test_a_signature_goes_out_verbatim_and_never_into_a_fault(http: Http) 
         "/a.png",
         "",
         "https://",
+        "https://.",
         "https://[::1",
-        "https://10.0.0.1/a.png",
-        "https://192.168.1.1/a.png",
-        "https://169.254.169.254/latest/meta-data",
-        "https://127.0.0.1/a.png",
-        "https://0.0.0.0/a.png",
-        "https://[::1]/a.png",
-        "https://[::ffff:10.0.0.1]/a.png",
-        "https://[64:ff9b::a00:1]/a.png",
-        "https://[fe80::1]/a.png",
-        "https://[fd00::1]/a.png",
-        "https://224.0.0.1/a.png",
-        "https://localhost/a.png",
-        "https://127.1/a.png",
-        "https://2130706433/a.png",
+        *(f"https://{host}/a.png" for host in LITERALS + SPELLINGS + NAMES),
     ],
 )
-async def test_a_result_never_leads_into_the_house(clock: FakeClock, url: str) -> None:
-    http = Http(clock, insecure_loopback=False)
+@pytest.mark.parametrize("proxied", [False, True])
+async def test_a_result_never_leads_into_the_house(
+    clock: FakeClock, monkeypatch: pytest.MonkeyPatch, url: str, proxied: bool
+) -> None:
+    """Nor does a proxy hear of it, which would lead there."""
+    if proxied:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{await closed_port()}")
+    http = Http(clock, insecure_loopback=False, look_up=nobody)
     with pytest.raises(Fault) as caught:
         async with http.follow(url, RESULT, seconds=5.0, stall_seconds=5.0):
             pass
-    assert "cannot be reached" not in caught.value.said, "it must be refused, not tried"
+    assert caught.value.said.endswith("; it is not used."), "it must be refused, not tried"
+    assert caught.value.gate is None
     await http.close()
+
+
+async def nobody(host: str, port: int, family: int) -> list[object]:
+    raise AssertionError(f"{host} must not be looked up")
+
+
+@pytest.mark.parametrize(
+    "address", ["8.8.8.8", "2606:4700::1111", "2001:4860:4860::8888", "::ffff:8.8.8.8", "64:ff9b::808:808"]
+)
+def test_the_world_is_reachable(address: str) -> None:
+    assert reachable(address, loopback=False)
+    assert objection(address, loopback=False) == ""
+
+
+@pytest.mark.parametrize(
+    "host", ["example.com", "Example.COM.", "a_b.example.com", "xn--ex-cja.com", "0x7f.example.com", "1.2.3.4.example"]
+)
+def test_names_of_the_world_are_fine(host: str) -> None:
+    assert objection(host, loopback=False) == ""
+
+
+def test_an_api_on_this_machine_may_name_this_machine() -> None:
+    for host in ("localhost", "localhost.", "a.localhost", "127.0.0.1", "::1"):
+        assert objection(host, loopback=True) == ""
+    for host in ("intranet", "nas.local", "10.0.0.1", "127.1", "64:ff9b::7f00:1"):
+        assert objection(host, loopback=True)
+
+
+class Names:
+    """A DNS: what a name leads to. Another name is not found; "?" stands for a DNS that is away."""
+
+    def __init__(self, **addresses: list[str]) -> None:
+        self.addresses = addresses
+        self.asked: list[str] = []
+
+    async def __call__(self, host: str, port: int, family: int) -> list[tuple[object, ...]]:
+        self.asked.append(host)
+        found = self.addresses.get(host.replace(".", "_"))
+        if found is None:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        if found == ["?"]:
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        kinds = [socket.AF_INET6 if ":" in address else socket.AF_INET for address in found]
+        return [(kind, socket.SOCK_STREAM, 6, "", (address, port)) for kind, address in zip(kinds, found, strict=True)]
+
+
+@pytest.mark.parametrize("addresses", [["127.0.0.1"], ["8.8.8.8", "10.0.0.1"], ["fe80::1%eth0"], ["2002:7f00:1::"]])
+@pytest.mark.parametrize("proxied", [False, True])
+async def test_a_name_that_leads_into_the_house_is_not_used(
+    clock: FakeClock, monkeypatch: pytest.MonkeyPatch, addresses: list[str], proxied: bool
+) -> None:
+    if proxied:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{await closed_port()}")
+    names = Names(rebound_example_org=addresses)
+    http = Http(clock, insecure_loopback=False, look_up=names)
+    fault = await fault_of(http, "https://rebound.example.org/", Lane.FILES)
+    assert fault.said == (
+        "The prediction API at rebound.example.org has an address in a local network; it is not used."
+    )
+    assert names.asked == ["rebound.example.org"]
+    await http.close()
+
+
+async def test_a_proxy_is_asked_for_what_is_not_found_here(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that goes out through a proxy often has no DNS of its own."""
+    lines: list[bytes] = []
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        lines.append((await reader.readuntil(b"\r\n\r\n")).split(b" ")[1])
+        writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    http = Http(clock, insecure_loopback=False, look_up=Names(away_example_org=["?"], found_example_org=["8.8.8.8"]))
+    async with server:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        for host in ("away", "found", "nowhere"):
+            fault = await fault_of(http, f"https://{host}.example.org/", Lane.FILES)
+            assert "status 403" in fault.said
+    assert lines == [b"away.example.org:443", b"found.example.org:443", b"nowhere.example.org:443"]
+    await http.close()
+
+
+@pytest.mark.parametrize(("peer", "gate"), [(RESULT, None), (STORAGE, Gate.STORAGE)])
+async def test_one_wrong_address_of_a_result_stops_no_other(
+    clock: FakeClock, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, peer: Peer, gate: Gate | None
+) -> None:
+    """An address for uploads is another matter: the next picture's has the same host."""
+    http = Http(clock, insecure_loopback=True, look_up=Names(away_example_org=["?"]))
+
+    async def gate_of(url: str) -> Gate | None:
+        with pytest.raises(Fault) as caught:
+            async with http.request(Lane.FILES, "GET", url, peer, seconds=5.0):
+                pass
+        return caught.value.gate
+
+    app = web.Application()
+    server = TestServer(app, scheme="https")
+    await server.start_server(ssl=own_certificate(tmp_path))
+    assert await gate_of(str(server.make_url("/"))) is gate
+    await server.close()
+    assert await gate_of("https://nowhere.example.org/") is gate
+    assert await gate_of(f"https://{'a' * 64}.example.org/") is gate
+    assert await gate_of("https://nas.local/") is gate
+    assert await gate_of("https://away.example.org/") is peer.gate
+    assert await gate_of(f"http://127.0.0.1:{await closed_port()}/") is peer.gate, "most results come from one host"
+    for status, closes in ((403, gate), (407, peer.gate), (503, peer.gate)):
+        async with answering(b"HTTP/1.1 %d No\r\nContent-Length: 0\r\n\r\n" % status) as proxy:
+            monkeypatch.setenv("HTTPS_PROXY", proxy)
+            assert await gate_of("https://nowhere.example.org/") is closes
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.invalid:1")
+    assert await gate_of("https://nowhere.example.org/") is peer.gate, "it is the proxy that is nowhere"
+    await http.close()
+
+
+@asynccontextmanager
+async def answering(answer: bytes) -> AsyncIterator[str]:
+    """A server with one answer for all."""
+
+    async def say(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(answer)
+        writer.close()
+
+    server = await asyncio.start_server(say, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
 
 async def test_plain_http_is_for_an_api_on_loopback_alone(clock: FakeClock) -> None:
@@ -338,7 +528,7 @@ async def test_sessions_are_renewed(http: Http, clock: FakeClock) -> None:
     assert len(set(ports[1:])) == 4
 
 
-@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"])
+@pytest.mark.parametrize("host", ["localhost", "a.localhost", "127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1"])
 def test_loopback(host: str) -> None:
     assert is_loopback(host)
     assert not is_loopback(f"{host}.example.org")
