@@ -150,7 +150,7 @@ class Predictor(Protocol):
     async def download(self, url: str, sink: BinaryIO, bytes_max: int) -> int:
         """Write the body behind a result URL to `sink`; returns how many bytes. Never sends the key.
 
-        Raises Expired where the link is gone, Fault for everything else, a body above `bytes_max` too.
+        Raises Expired where the link is gone, NotAPicture for a body above `bytes_max`, Fault for everything else.
         """
 
     async def check(self) -> None:

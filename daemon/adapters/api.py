@@ -16,7 +16,7 @@ from daemon.adapters.http import Http, Lane, Peer
 from daemon.ports import Clock
 from daemon.rules.faults import Blame, Created, Fault, Gate, Outlook
 
-ANSWER_BYTES_MAX = 4 * 1024 * 1024  # A prediction with long logs fits; what is longer is cut and so is not JSON.
+ANSWER_BYTES_MAX = 4 * 1024 * 1024  # A prediction with long logs fits; what is longer is cut, and is nothing.
 
 PREDICTIONS = Peer("The prediction API", Gate.API)
 UPLOADS = Peer("The prediction API's file storage", Gate.STORAGE)
@@ -94,10 +94,11 @@ class Api:
                 raw += block
                 if len(raw) > ANSWER_BYTES_MAX:
                     break
+            document = _json(raw) if len(raw) <= ANSWER_BYTES_MAX else None
             return Answer(
                 status=response.status,
                 # Some services quote what they refuse. JSON may escape it, so it is read first.
-                document=without(_json(raw), (*self._secrets, *secrets)),
+                document=without(document, (*self._secrets, *secrets)),
                 retry_after=retry_after(response.headers.get("Retry-After"), self._clock.wall()),
                 location=response.headers.get("Location", ""),
             )

@@ -5,7 +5,8 @@ Promises: a create is sent once and is never repeated inside; where it may have 
 Statuses decide, bodies only explain. A result's link is data from outside: it never gets the key, and what it leads to
 may not grow without limit.
 
-Fails as PICTURE (400, 422), Unknown, Expired, HOUSE (the staging disk is full), else SERVICE with the gate to close.
+Fails as PICTURE (400, 422), Unknown, Expired, NotAPicture (a result that is too large), HOUSE (the staging disk is
+full), else SERVICE with the gate to close.
 """
 
 import asyncio
@@ -18,7 +19,7 @@ from daemon.adapters.answers import moment, prediction_id, progress, reason, sam
 from daemon.adapters.api import PREDICTIONS, Answer, Api
 from daemon.adapters.http import Http, Lane, Peer
 from daemon.ports import Clock, Progress
-from daemon.rules.faults import Blame, Created, Expired, Fault, Gate, Outlook, Unknown
+from daemon.rules.faults import Blame, Created, Expired, Fault, Gate, NotAPicture, Outlook, Unknown
 from daemon.rules.hooks import Hook
 from daemon.rules.recipe import MODEL, Recipe
 
@@ -32,6 +33,7 @@ UNANSWERED_MAX = 3  # so many predictions that the API does not tell about end a
 DOWNLOAD_BYTES_PER_SECOND_MIN = 50_000
 DOWNLOAD_SECONDS_MAX = 3600.0
 BLOCK_BYTES = 256 * 1024
+PASSING_REFUSALS = frozenset({408, 425, 429})  # A link that is refused with one of these may work later.
 
 NOBODYS = "00000000-0000-0000-0000-000000000000"  # An id that is well-formed, and that no prediction has.
 
@@ -162,7 +164,8 @@ class HostedPredictor:
         seconds = min(DOWNLOAD_SECONDS_MAX, 60.0 + bytes_max / DOWNLOAD_BYTES_PER_SECOND_MIN)
         total = 0
         async with self._http.follow(url, RESULT, seconds=seconds, stall_seconds=self._stall_seconds_max) as response:
-            if response.status in (403, 404, 410):
+            if 400 <= response.status < 500 and response.status not in PASSING_REFUSALS:
+                # Some say 400 when a signature has expired, and to ask for a fresh link costs nothing.
                 raise Expired(f"The link to the result no longer works ({response.status}).")
             if response.status != 200:
                 raise Fault(
@@ -173,11 +176,8 @@ class HostedPredictor:
             async for block in response.content.iter_chunked(BLOCK_BYTES):
                 total += len(block)
                 if total > bytes_max:
-                    raise Fault(
-                        f"The result is larger than the {bytes_max} bytes that it may have.",
-                        blame=Blame.SERVICE,
-                        outlook=Outlook.LASTING,
-                    )
+                    # A fault of the service would be fetched again for ever; what is not the result, a few times.
+                    raise NotAPicture(f"The result is larger than the {bytes_max} bytes that it may have.")
                 _write(sink, block)
         return total
 

@@ -2,9 +2,11 @@
 
 import asyncio
 import errno
+import gzip
 import io
 import json
 import traceback
+import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from email.utils import format_datetime, formatdate
@@ -18,12 +20,13 @@ from fakes.clock import FakeClock
 
 from daemon import wiring
 from daemon.adapters.answers import one_line, progress, retry_after, same_url, without
+from daemon.adapters.api import ANSWER_BYTES_MAX
 from daemon.adapters.hosted import HISTORY_PAGES_MAX, HostedPredictor
 from daemon.adapters.http import Http
 from daemon.adapters.vendor_upload import VendorStorage
 from daemon.config import parse
 from daemon.ports import Running, Spoiled, Succeeded
-from daemon.rules.faults import Blame, Created, Expired, Fault, Gate, Outlook, Unknown
+from daemon.rules.faults import Blame, Created, Expired, Fault, Gate, NotAPicture, Outlook, Unknown
 from daemon.rules.hooks import Hook
 from daemon.rules.recipe import Recipe
 
@@ -750,7 +753,7 @@ async def test_download(api: HostedPredictor, service: Service) -> None:
     assert KEY not in str([dict(request.headers) for request in service.seen])
 
 
-@pytest.mark.parametrize("status", [403, 404, 410])
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 410, 416, 451])
 async def test_an_expired_link(api: HostedPredictor, service: Service, status: int) -> None:
     service.script = [body({}, status)]
     with pytest.raises(Expired):
@@ -765,19 +768,50 @@ async def test_a_download_that_ends_early(api: HostedPredictor, service: Service
     assert (caught.value.gate, caught.value.outlook) == (Gate.FETCH, Outlook.PASSING)
 
 
-@pytest.mark.parametrize("status", [204, 206, 400, 429, 500])
-async def test_a_download_that_is_none(api: HostedPredictor, service: Service, status: int) -> None:
+@pytest.mark.parametrize(
+    ("status", "gate"),
+    [(204, None), (206, None), (300, None), (408, None), (425, None), (429, Gate.FETCH), (500, Gate.FETCH)],
+)
+async def test_a_download_that_is_none(api: HostedPredictor, service: Service, status: int, gate: Gate | None) -> None:
+    """It may be there later, under the same link."""
     service.script = [web.Response(status=status)]
-    with pytest.raises(Fault, match=str(status)):
+    with pytest.raises(Fault, match=str(status)) as caught:
         await download(api, service)
+    assert not isinstance(caught.value, Expired)
+    assert caught.value.gate is gate
 
 
 async def test_a_result_has_a_largest_size(api: HostedPredictor, service: Service) -> None:
     service.script = [web.Response(body=b"x" * 10_001)]
     sink = io.BytesIO()
-    with pytest.raises(Fault, match="larger than"):
+    with pytest.raises(NotAPicture, match="larger than"):
         await api.download(service.url("/out.png"), sink, 10_000)
     assert len(sink.getvalue()) <= 10_000
+
+
+BOMB = gzip.compress(bytes(64 << 20))
+
+
+def bomb(request: web.Request) -> web.Response:
+    return web.Response(body=BOMB, headers={"Content-Encoding": "gzip", "Content-Type": "application/json"})
+
+
+async def test_what_grows_when_it_is_unpacked_is_not_unpacked_to_its_end(
+    api: HostedPredictor, service: Service
+) -> None:
+    """64 MiB in 64 KiB, as a result and as an answer."""
+    service.script = [bomb]
+    sink = io.BytesIO()
+    tracemalloc.start()
+    try:
+        with pytest.raises(NotAPicture):
+            await api.download(service.url("/out.png"), sink, 10_000)
+        assert len(sink.getvalue()) <= 10_000
+        assert (await get_fault(api)).gate is Gate.API
+        assert (await create_fault(api)).created is Created.MAYBE
+        assert tracemalloc.get_traced_memory()[1] < 3 * ANSWER_BYTES_MAX
+    finally:
+        tracemalloc.stop()
 
 
 class FullDisk(io.BytesIO):

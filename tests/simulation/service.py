@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 from simulation.engine import MIDNIGHT, TO_MIDNIGHT, Crash, Machine, pause
 
 from daemon.ports import Asset, Progress, Running, Spoiled, Succeeded
-from daemon.rules.faults import Blame, Changed, Created, Expired, Fault, Gate, Outlook, Unknown
+from daemon.rules.faults import Blame, Changed, Created, Expired, Fault, Gate, NotAPicture, Outlook, Unknown
 from daemon.rules.hooks import Hook
 from daemon.rules.recipe import Recipe
 
@@ -280,7 +280,7 @@ class SimPredictor:
             others = [result_bytes(source_bytes(9, size, size), run.scale) for size in (2, 9)]
             data = chance.choice([data[:-3], b"<html>", b"", *others, b"JPEG:" + data])
         if len(data) > bytes_max:
-            raise fault("The result is too large.", outlook=Outlook.LASTING)
+            raise NotAPicture("The result is too large.")
         half = len(data) // 2
         sink.write(data[:half])
         if service.hit("cut", service.faults.download / 4):
