@@ -2,15 +2,19 @@
 Listener: the daemon's own HTTP page: `/healthz`, `/status`, and `/hook/{token}` for the service's webhooks.
 
 Off loopback a token is asked for (`Authorization: Bearer`), compared in constant time; webhooks show a secret of their
-own instead. Nothing of a webhook but its token is believed, and the token is never logged. What a client may send and
-how long it may take are bounded, and a new connection costs the oldest its place where there are too many: a client
-that is slow, idle or hostile holds up nobody else. A port that is in use raises Fault (HOUSE) with a sentence.
+own instead. Where none is asked for, only who calls it by an address or by `localhost` is answered: a web page whose
+own name leads here has a browser on this machine call it by that name.
+
+Nothing of a webhook but its token is believed, and the token is never logged. What a client may send and how long it
+may take are bounded, and a new connection costs the oldest its place where there are too many: a client that is slow,
+idle or hostile holds up nobody else. A port that is in use raises Fault (HOUSE) with a sentence.
 """
 
 import asyncio
 import hmac
 import logging
 import os
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
@@ -20,12 +24,15 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.log import server_logger
 
+from daemon.adapters.addresses import literal
 from daemon.rules.faults import Blame, Fault, Outlook
 from daemon.rules.hooks import is_genuine
 
 BODY_BYTES_MAX = 64 * 1024
 LINE_BYTES_MAX = 4096
 HEADERS_MAX = 64
+
+_PORT = re.compile(r":\d*$")
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -142,6 +149,8 @@ class Listener:
             given = request.headers.get("Authorization", "").removeprefix("Bearer ")
             if not hmac.compare_digest(given.encode("utf-8", "surrogateescape"), self._token.encode()):
                 return web.json_response({"error": "A token is needed."}, status=401)
+        if self._token is None and not is_webhook and not all(map(_is_ours, request.headers.getall("Host", ()))):
+            return web.json_response({"error": "This is not the host that was asked for."}, status=403)
         return await handler(request)
 
     async def _healthz(self, _request: web.Request) -> web.StreamResponse:
@@ -169,6 +178,12 @@ class Listener:
             return web.Response(status=401)
         ear.hear(request.match_info["token"])
         return web.Response(status=204)
+
+
+def _is_ours(host: str) -> bool:
+    """Whether a Host header has a name that nobody else can have given this machine."""
+    name = _PORT.sub("", host.strip()).lower()
+    return name == "localhost" or literal(name.removeprefix("[").removesuffix("]")) is not None
 
 
 def _last(status: int) -> web.Response:

@@ -99,6 +99,40 @@ async def test_a_token_of_strange_bytes_is_wrong_and_no_failure(guarded: Page) -
     await writer.wait_closed()
 
 
+REBOUND = [
+    *("evil.example.org", "127.0.0.1.nip.io", "localhost.evil.example.org:8484", "x", "2130706433", "127.1:80", "[x]")
+]
+
+
+@pytest.mark.parametrize("path", ["/status", "/healthz", "/", f"/hook/{'0' * 32}"])
+@pytest.mark.parametrize("host", REBOUND)
+async def test_a_web_page_whose_name_leads_here_reads_nothing(page: Page, path: str, host: str) -> None:
+    """A browser on this machine would hand it the answer, as it takes this machine for the page's own."""
+    assert (await page.get(path, Host=host))[0] == 403
+    assert (await page.get(path, "POST", Host=host))[0] == 403
+    assert page.asked == 0
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "LocalHost:8484", "127.0.0.1", "127.0.0.1:1", "[::1]", "[::1]:8484", "192.0.2.7:80"]
+)
+async def test_who_calls_it_by_an_address_is_answered(page: Page, host: str) -> None:
+    assert (await page.get("/status", Host=host))[0] == 200
+
+
+async def test_with_a_token_any_name_will_do(guarded: Page) -> None:
+    assert (await guarded.get("/status", Host="nas.example.org", Authorization=f"Bearer {TOKEN}"))[0] == 200
+
+
+async def test_an_old_client_names_no_host_and_is_no_browser(page: Page) -> None:
+    for said, status in ((b"", b"200"), (b"Host: evil.example.org\r\n", b"403"), (b"Host:\r\n", b"403")):
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(page.base.rpartition(":")[2]))
+        writer.write(b"GET /healthz HTTP/1.0\r\n" + said + b"\r\n")
+        assert (await reader.readline()).split(b" ")[1] == status
+        writer.close()
+        await writer.wait_closed()
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1", "192.0.2.1"])
 async def test_a_place_that_cannot_be_had_is_a_fault(host: str) -> None:
     with socket.socket() as taken:
@@ -217,9 +251,9 @@ NO_CONTENT = b"HTTP/1.1 204 "
 LARGE = 20_000_000  # more than the buffers between two ends of a connection hold
 
 
-def head(*headers: str, path: str = f"/hook/{KNOWN}", method: str = "POST") -> bytes:
+def head(*headers: str, path: str = f"/hook/{KNOWN}", method: str = "POST", host: str = "localhost") -> bytes:
     """A request up to its body. headers: whole lines, with their ends."""
-    return f"{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{''.join(headers)}\r\n".encode("latin-1")
+    return f"{method} {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{''.join(headers)}\r\n".encode("latin-1")
 
 
 def hook(body: bytes = b"{}", shown: str = SHOWN, path: str = f"/hook/{KNOWN}") -> bytes:
@@ -239,6 +273,15 @@ async def test_a_genuine_webhook_is_heard(start: Start) -> None:
     assert (await hearing.answer(hook(shown=signed)))[:13] == NO_CONTENT
     assert hearing.heard == [KNOWN, KNOWN]
     assert hearing.refused == 0
+
+
+@pytest.mark.parametrize("host", ["nas.example.org", "nas.example.org:443", "x"])
+async def test_a_webhook_comes_by_any_name(start: Start, host: str) -> None:
+    """A reverse proxy hands on the one that the service called; the secret is what is looked at."""
+    hearing = await start()
+    webhook = head(SHOWN, "Content-Length: 2\r\n", host=host) + b"{}"
+    assert (await hearing.answer(webhook))[:13] == NO_CONTENT
+    assert hearing.heard == [KNOWN]
 
 
 async def test_nothing_can_be_learnt_from_the_answer(start: Start) -> None:
