@@ -98,6 +98,8 @@ def one_line(text: str) -> str:
     """Printable, at most 300 characters, without queries and passwords of URLs, signatures and webhooks' tokens."""
     begin = text[: 10 * TEXT_MAX]  # Logs may have megabytes.
     plain = " ".join("".join(character if character.isprintable() else " " for character in begin).split())
+    if len(begin) < len(text):
+        plain = plain.rpartition(" ")[0] or plain  # Half a secret is one that no pattern knows.
     plain = _URL_USER.sub(r"\1…@", _URL_QUERY.sub(r"\1?…", plain))
     plain = _TOKEN.sub("…", _SIGNATURE.sub(r"\1…", plain))
     return plain if len(plain) <= TEXT_MAX else plain[: TEXT_MAX - 1] + "…"

@@ -895,3 +895,11 @@ def test_one_line() -> None:
 )
 def test_what_could_be_secret_is_no_part_of_a_line(text: str, shown: str) -> None:
     assert one_line(text) == shown
+
+
+@pytest.mark.parametrize("length", range(2960, 3010))
+def test_what_is_cut_leaves_no_half_of_a_secret(length: int) -> None:
+    for secret in (TOKEN, f"https://me:{TOKEN}@h"):
+        line = one_line(f"calling{' ' * length}{secret} failed")
+        assert TOKEN[:8] not in line
+        assert line.startswith("calling")

@@ -16,6 +16,9 @@ quiet = pytest.mark.filterwarnings("ignore:Generating overly large repr")
 KEY = "key-0123456789abcdef"
 SIGNATURE = "5ec2e7f00d"
 SIGNED = f"https://storage.googleapis.com/b/esrgand/ab%2Fc.png?X-Goog-Credential=a%40b&X-Goog-Signature={SIGNATURE}"
+TOKEN = "f35117a8cd689aa9faa6b844dea0904d"
+PASSWORD = "pa55word"
+HOOK = f"https://me:{PASSWORD}@nas.example.org/hook/{TOKEN}"
 TEXT_MAX = 1000  # characters; a sentence of ours, with one of theirs in it
 
 
@@ -27,9 +30,8 @@ def fuzz(share: float = 1.0) -> settings:
     return settings(max_examples=examples, deadline=None, derandomize=True, database=None, suppress_health_check=checks)
 
 
-def encoded(times: int) -> str:
-    """The signed URL as a service may quote it back: percent-encoded once more, and more."""
-    url = SIGNED
+def encoded(times: int, url: str = SIGNED) -> str:
+    """A URL as a service may quote it back: percent-encoded once more, and more."""
     for _ in range(times):
         url = quote(url, safe="")
     return url
@@ -49,7 +51,13 @@ hostile_text = st.one_of(
         st.integers(0, 3),
         st.sampled_from(["", " ", "&x=1", "\n", '"', "\x00b"]),
     ),
-    st.sampled_from([f"signature={SIGNATURE}&x", f"no URL%3FX-Goog-Signature%253D{SIGNATURE}%2526"]),
+    st.sampled_from(
+        [
+            f"signature={SIGNATURE}&x",
+            f"no URL%3FX-Goog-Signature%253D{SIGNATURE}%2526",
+            f"'X-Goog-Signature': '{SIGNATURE}'",
+        ]
+    ),
 )
 numbers = st.one_of(st.integers(), st.floats(), st.sampled_from([2**63, -(2**63), 10**400, 1e308, 5e-324]))
 leaves = st.one_of(st.none(), st.booleans(), numbers, hostile_text)
@@ -106,6 +114,11 @@ def assert_plain(text: str, text_max: int = TEXT_MAX) -> None:
     assert len(text) <= text_max, f"{len(text)} characters: {text[:100]}"
     for secret in (KEY, SIGNATURE, "X-Goog-Credential"):
         assert secret not in text, text
+
+
+def assert_no_hook(text: str) -> None:
+    """Nothing of where we hear webhooks but the host."""
+    assert not [secret for secret in (TOKEN, PASSWORD) if secret in text], text
 
 
 def assert_fault(fault: Fault) -> None:

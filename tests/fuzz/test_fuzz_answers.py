@@ -6,12 +6,16 @@ from random import Random
 from urllib.parse import quote
 
 from fuzz_kit import (
+    HOOK,
     KEYS,
+    any_text,
     assert_fault,
+    assert_no_hook,
     assert_plain,
     buried,
     dates,
     documents,
+    encoded,
     fuzz,
     hostile_text,
     leaves,
@@ -96,6 +100,17 @@ def test_any_text_is_one_line_a_pause_a_moment_or_nothing(text: str, now: float)
     moment = answers.moment(text)
     assert moment is None or math.isfinite(moment)
     assert answers.is_id(text) is (re.fullmatch(r"[A-Za-z0-9_-]{1,128}", text, re.ASCII) is not None)
+
+
+@fuzz(3)
+@given(
+    any_text,
+    st.integers(0, 3),
+    st.sampled_from(["", " ", "/", "&x=1", "?y", "\n", '"', "'}", "\x00b"]),
+    st.integers(0, 20),
+)
+def test_no_text_tells_where_we_hear_webhooks(before: str, times: int, after: str, spaces: int) -> None:
+    assert_no_hook(answers.one_line(before + " " * spaces * 150 + encoded(times, HOOK) + after))
 
 
 @fuzz(3)

@@ -8,7 +8,21 @@ from collections.abc import AsyncIterator, Awaitable
 
 import pytest
 from fakes.clock import FakeClock
-from fuzz_kit import KEY, SIGNED, any_text, assert_fault, dates, documents, fuzz, hostile_text, leaves, quiet, values
+from fuzz_kit import (
+    HOOK,
+    KEY,
+    SIGNED,
+    any_text,
+    assert_fault,
+    assert_no_hook,
+    dates,
+    documents,
+    fuzz,
+    hostile_text,
+    leaves,
+    quiet,
+    values,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -99,7 +113,7 @@ codes = st.one_of(
 )
 # What quotes our own request back, with its secrets.
 echoes = st.sampled_from(["error", "message", "logs", "status"]).map(
-    lambda key: json.dumps({"status": "failed", key: f"refused {KEY} for {SIGNED}"}).encode()
+    lambda key: json.dumps({"status": "failed", key: f"refused {KEY} for {SIGNED} and {HOOK}"}).encode()
 )
 responses = st.one_of(
     st.builds(raw, st.sampled_from([b"200 x", b"400 x", b"422 x"]), st.just([]), echoes, st.just(True)),
@@ -121,6 +135,7 @@ async def outcome(call: Awaitable[object]) -> object:
         return await call
     except Fault as fault:
         assert_fault(fault)
+        assert_no_hook(fault.said)
         return fault
 
 
@@ -149,6 +164,7 @@ async def test_a_question_is_answered_or_a_fault(api: HostedPredictor, line: Lin
         assert (found.blame, found.created) == (Blame.SERVICE, Created.NO)
     else:
         assert isinstance(found, Running | Succeeded | Spoiled)
+        assert_no_hook(found.reason if isinstance(found, Spoiled) else "")
 
 
 rows = st.lists(
