@@ -107,7 +107,9 @@ def one_line(text: str) -> str:
 
 def without(document: object, secrets: Collection[str]) -> object:
     """An answer in which `***` stands for every secret that it quotes, escaped in any usual way or not."""
-    patterns = [_spellings(secret) for secret in secrets if len(secret) >= SECRET_LENGTH_MIN]
+    # The longest first, since one may begin with another.
+    longest = sorted((secret for secret in secrets if len(secret) >= SECRET_LENGTH_MIN), key=len, reverse=True)
+    patterns = [_spellings(secret) for secret in longest]
     return _replaced(document, re.compile("|".join(patterns)), DEPTH_MAX) if patterns else document
 
 

@@ -236,6 +236,7 @@ async def test_what_webhooks_have_to_show_is_in_no_report(service: Service, cloc
 def test_what_is_secret_in_a_name_is_one_too() -> None:
     document = {f"with {KEY}": {KEY: [KEY, 1, None]}, "b": True}
     assert without(document, [KEY]) == {"with ***": {"***": ["***", 1, None]}, "b": True}
+    assert without(f"{KEY}-more", [KEY, f"{KEY}-more"]) == "***", "no end of a longer one is left"
     assert without("e " * 3, ["e"]) == "e " * 3, "what is short may be an innocent word"
     deep: object = KEY
     for _ in range(900):
