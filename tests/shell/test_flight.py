@@ -926,7 +926,7 @@ class Slow(FakePredictor):
 
 async def until(house: House, true: Callable[[], bool]) -> None:
     """Wait until the flights have come to that; each look at the ledger lets them go on."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not true():
             await house.ledger.counts()
 

@@ -159,7 +159,7 @@ async def test_with_an_outbox_that_hangs_the_other_folders_results_are_delivered
             other = await at_work.bring(await at_work.admit("b.png", b"another", folder=1), State.READY)
             at_work.disk.staged(other).write_bytes(b"result")
             await at_work.bring(other, State.FETCHED, b"result")
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 while not at_work.told("done"):
                     await asyncio.sleep(0)
             [line] = at_work.told("done")

@@ -48,7 +48,7 @@ class Shop:
 
     async def until(self, true: Callable[[], bool]) -> None:
         """Return when it is so; the log is written at every change."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while not true():
                 await asyncio.sleep(0)
 
