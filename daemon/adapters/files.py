@@ -11,6 +11,7 @@ import errno
 import hashlib
 import os
 import shutil
+import stat
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -170,24 +171,27 @@ class Files:
 
     def copy_synced(self, source: AnyPath, target: BinaryIO) -> tuple[str, int]:
         """Copy a file's content, sync it, and return the copy's sha256 and size."""
-        digest, size = hashlib.sha256(), 0
         with self.open(source, "rb") as file:
-            while chunk := file.read(CHUNK_BYTES):
-                target.write(chunk)
-                digest.update(chunk)
-                size += len(chunk)
-                self._move()
-        self.sync(target)
-        return digest.hexdigest(), size
+            return self._copy(file, target)
 
     def digest_of(self, path: AnyPath) -> tuple[str, int]:
         """sha256 and size in bytes of a file."""
-        digest, size = hashlib.sha256(), 0
         with self.open(path, "rb") as file:
-            while chunk := file.read(CHUNK_BYTES):
-                digest.update(chunk)
-                size += len(chunk)
-                self._move()
+            return self._read(file)
+
+    def _copy(self, file: BinaryIO, target: BinaryIO) -> tuple[str, int]:
+        digest = self._read(file, target)
+        self.sync(target)
+        return digest
+
+    def _read(self, file: BinaryIO, target: BinaryIO | None = None) -> tuple[str, int]:
+        digest, size = hashlib.sha256(), 0
+        while chunk := file.read(CHUNK_BYTES):
+            if target is not None:
+                target.write(chunk)
+            digest.update(chunk)
+            size += len(chunk)
+            self._move()
         return digest.hexdigest(), size
 
     def make_folders(self, folder: bytes, root: bytes | None = None) -> None:
@@ -214,14 +218,25 @@ class Files:
     def move_without_overwriting(self, source: bytes, target: bytes) -> None:
         """Move a file, also to another file system; a taken name gets a number.
 
-        A source that is written or replaced while it is copied is another picture now: it stays.
+        A source that is written or replaced while it is copied is another picture now, or a link, or a pipe: it stays.
         """
+        try:
+            source_file = open(source, "rb", opener=_open_no_link)
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                return
+            raise
+        with source_file:
+            before = os.fstat(source_file.fileno())
+            if stat.S_ISREG(before.st_mode):
+                self._move_open(source_file, before, source, target)
+
+    def _move_open(self, file: BinaryIO, before: os.stat_result, source: bytes, target: bytes) -> None:
         folder, _, name = target.rpartition(b"/")
-        before = os.lstat(source)
         self.make_folders(folder)
         count = 1
         while self.kind(target) is not None:
-            if self._is_copy(target, source):
+            if self._is_copy(target, file, before):
                 # A crash came between the copy's name and the source's end.
                 self.clear_beside(target)
                 self.sync_folder(folder)
@@ -230,22 +245,28 @@ class Files:
                 return
             count += 1
             target = folder + b"/" + numbered(name, count)
-        with self.temporary_beside(target) as (file, temporary):
-            self.copy_synced(source, file)
-            shutil.copystat(source, temporary)
+        with self.temporary_beside(target) as (copy, temporary):
+            self._copy(file, copy)
+            shutil.copystat(b"/proc/self/fd/%d" % file.fileno(), temporary)
             if not _is_same(before, os.lstat(source)):
                 return
-            if self.publish(file, temporary, target, replace=False):
+            if self.publish(copy, temporary, target, replace=False):
                 self.unlink(source)
 
-    def _is_copy(self, target: bytes, source: bytes) -> bool:
-        """Whether a file is what `move_without_overwriting` makes of the source."""
+    def _is_copy(self, target: bytes, file: BinaryIO, source: os.stat_result) -> bool:
+        """Whether there is already what `move_without_overwriting` makes of the file. Leaves it at its beginning."""
         if self.kind(target) != "file":
             return False
-        one, other = os.lstat(source), os.lstat(target)
-        if (one.st_size, one.st_mtime_ns) != (other.st_size, other.st_mtime_ns):
+        there = os.lstat(target)
+        if (there.st_size, there.st_mtime_ns) != (source.st_size, source.st_mtime_ns):
             return False
-        return self.digest_of(source) == self.digest_of(target)
+        digest = self._read(file)
+        file.seek(0)
+        return digest == self.digest_of(target)
+
+
+def _open_no_link(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
 
 
 def temporary_name(final: bytes) -> bytes:

@@ -12,16 +12,18 @@ import hashlib
 import io
 import os
 import stat
+import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
 
 from daemon.adapters import mounts
 from daemon.adapters.disk_faults import fault_from
 from daemon.adapters.files import Files
+from daemon.adapters.way import Way
 from daemon.ports import Scan, mark
 from daemon.rules.faults import Blame, Changed, Fault, Gate, Vanished
 from daemon.rules.job import Look
@@ -32,7 +34,9 @@ THREADS = 3
 HANG_SECONDS = 120.0
 COPY_BYTES_IN_MEMORY_MAX = 8 << 20
 COPY_BLOCK_BYTES = 1 << 20
-UNREADABLE = {errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG}
+# A folder above that became a link is one that is no longer there.
+NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
+UNREADABLE = {errno.EACCES, errno.EPERM, errno.ENAMETOOLONG}
 # The ledger's integers have a sign; inodes of network file systems may use all 64 bits, and dates may lie past 2262.
 LARGEST = 2**63 - 1
 
@@ -112,8 +116,19 @@ class DiskInbox:
             remedy="Mount it or make the folder again; its pictures keep their places meanwhile.",
         )
 
-    def _check_root(self) -> None:
-        """Raise where the folder is not there, or another file system took its place."""
+    @contextmanager
+    def _opened(self) -> Iterator[Way]:
+        """The inbox; raises where it is not there, or another file system took its place."""
+        try:
+            way = Way(self._root)
+        except OSError as error:
+            why = "is not a folder" if error.errno == errno.ENOTDIR else f"is not there ({error.strerror})"
+            raise self._unavailable(why) from error
+        with way:
+            self._check_mount()
+            yield way
+
+    def _check_mount(self) -> None:
         mount = mounts.mount_of(self.root)
         if self._mount is None:
             self._mount = mount
@@ -122,57 +137,48 @@ class DiskInbox:
                 raise self._unavailable(f"is no longer on {self._mount.source}")
             # What was an empty mount point now has its file system: the mount came late.
             self._mount = mount
-        try:
-            status = os.stat(self._root)
-        except OSError as error:
-            raise self._unavailable(f"is not there ({error.strerror})") from error
-        if not stat.S_ISDIR(status.st_mode):
-            raise self._unavailable("is not a folder")
-
-    def _full(self, path: bytes) -> bytes:
-        return self._root + b"/" + path if path else self._root
 
     async def scan(self, known: Collection[int], under: bytes = b"") -> Scan:
         """Every file that may be a picture."""
         return await self._run(self._scan, known, under)
 
     def _scan(self, known: Collection[int], under: bytes) -> Scan:
-        self._check_root()
         found: list[tuple[bytes, Look]] = []
         unreadable: list[str] = []
         files = 0
         folders = [under]
         takes, enters = self._selection.takes, self._selection.enters
-        while folders:
-            folder = folders.pop()
-            prefix = folder + b"/" if folder else b""
-            try:
-                with os.scandir(self._full(folder)) as entries:
-                    for entry in entries:
-                        name = entry.name
-                        if entry.is_file(follow_symlinks=False):
-                            if not takes(name):
-                                continue
-                            try:
-                                status = entry.stat(follow_symlinks=False)
-                            except FileNotFoundError:
-                                continue  # Gone since its name was read; the others are still there.
-                            path = prefix + name
-                            files += 1
-                            # Spelled out, not through `mark`: this line runs for every file of every scan.
-                            if hash((path, status.st_size, status.st_mtime_ns, status.st_ino)) not in known:
-                                look = look_from(status)
-                                if mark(path, look) not in known:
-                                    found.append((path, look))
-                        elif self._recursive and entry.is_dir(follow_symlinks=False) and enters(name):
-                            folders.append(prefix + name)
-            except OSError as error:
-                if not folder:
-                    raise self._unavailable(f"cannot be read ({error.strerror})") from error
-                if isinstance(error, FileNotFoundError):
-                    continue  # Removed since its parent was read; the next scan tells.
-                unreadable.append(f"{shown(folder)}: {error.strerror}")
-            self.visited += 1
+        encoding, errors = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()  # as os.fsencode, but quicker
+        with self._opened() as way:
+            while folders:
+                folder = folders.pop()
+                prefix = folder + b"/" if folder else b""
+                try:
+                    with way.folder(folder, to_list=True) as inside, os.scandir(inside) as entries:
+                        for entry in entries:
+                            name = entry.name.encode(encoding, errors)
+                            if entry.is_file(follow_symlinks=False):
+                                if not takes(name):
+                                    continue
+                                try:
+                                    status = entry.stat(follow_symlinks=False)
+                                except FileNotFoundError:
+                                    continue  # Gone since its name was read; the others are still there.
+                                path = prefix + name
+                                files += 1
+                                # Spelled out, not through `mark`: this line runs for every file of every scan.
+                                if hash((path, status.st_size, status.st_mtime_ns, status.st_ino)) not in known:
+                                    look = look_from(status)
+                                    if mark(path, look) not in known:
+                                        found.append((path, look))
+                            elif self._recursive and entry.is_dir(follow_symlinks=False) and enters(name):
+                                folders.append(prefix + name)
+                except OSError as error:
+                    if not folder:
+                        raise self._unavailable(f"cannot be read ({error.strerror})") from error
+                    if error.errno not in NOT_THERE:  # Removed since its parent was read: the next scan tells.
+                        unreadable.append(f"{shown(folder)}: {error.strerror}")
+                self.visited += 1
         return Scan(found, files, unreadable)
 
     async def look(self, path: bytes) -> Look | None:
@@ -180,15 +186,15 @@ class DiskInbox:
         return await self._run(self._look, path)
 
     def _look(self, path: bytes) -> Look | None:
+        with self._opened() as way:
+            return self._look_in(way, path)
+
+    def _look_in(self, way: Way, path: bytes) -> Look | None:
         try:
-            status = os.stat(self._full(path), follow_symlinks=False)
-        except (FileNotFoundError, NotADirectoryError):
-            self._check_root()
-            return None
+            status = way.status(path)
         except OSError as error:
-            self._check_root()
-            if error.errno in UNREADABLE:
-                return None  # One file's own trouble; the scan shows its folder as unreadable.
+            if error.errno in NOT_THERE | UNREADABLE:
+                return None  # One file's own trouble; the scan shows a folder that cannot be read.
             raise self._unavailable(f"cannot be read at {shown(path)} ({error.strerror})") from error
         return look_from(status) if stat.S_ISREG(status.st_mode) else None
 
@@ -196,7 +202,15 @@ class DiskInbox:
         """Whether a scan would enter it."""
         if not self._recursive or not all(self._selection.enters(part) for part in path.split(b"/")):
             return False
-        return await self._run(lambda: os.path.isdir(self._full(path)) and not os.path.islink(self._full(path)))
+
+        def work() -> bool:
+            try:
+                with Way(self._root) as way, way.folder(path):
+                    return True
+            except OSError:
+                return False
+
+        return await self._run(work)
 
     def takes(self, path: bytes) -> bool:
         """Whether a scan would take a file of this path."""
@@ -209,7 +223,10 @@ class DiskInbox:
 
         def work() -> str:
             try:
-                mode = os.stat(self._full(path), follow_symlinks=False).st_mode
+                with Way(self._root) as way:
+                    mode = way.status(path).st_mode
+            except NotADirectoryError:
+                return "A folder above it is a link, or a file; links are not followed."
             except OSError:
                 return ""
             if stat.S_ISLNK(mode):
@@ -226,7 +243,7 @@ class DiskInbox:
         file = await self._run(self._open, path, look)
         try:
             yield file
-            if look_from(await self._run(os.fstat, file.fileno())) != look:
+            if await self._run(self._look_at, file.fileno(), path) != look:
                 raise Changed(f"{shown(path)} changed while it was read.")
         finally:
             file.close()
@@ -235,20 +252,34 @@ class DiskInbox:
             raise Changed(f"{shown(path)} was replaced while it was read.")
 
     def _open(self, path: bytes, look: Look) -> BinaryIO:
+        with self._opened() as way:
+            try:
+                descriptor = way.open(path)
+            except OSError as error:
+                if error.errno == errno.ELOOP:
+                    raise Changed(f"{shown(path)} is a link now; links are not followed.") from error
+                if error.errno in NOT_THERE:
+                    raise Vanished(f"{shown(path)} is no longer in the inbox.") from error
+                raise Fault(f"{shown(path)} cannot be opened ({error.strerror}).", blame=Blame.HOUSE) from error
         try:
-            # NONBLOCK, so that a pipe that took a file's place does not hold us for ever.
-            descriptor = os.open(self._full(path), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-        except (FileNotFoundError, NotADirectoryError) as error:
-            self._check_root()
-            raise Vanished(f"{shown(path)} is no longer in the inbox.") from error
-        except OSError as error:
-            if error.errno == errno.ELOOP:
-                raise Changed(f"{shown(path)} is a link now; links are not followed.") from error
-            raise Fault(f"{shown(path)} cannot be opened ({error.strerror}).", blame=Blame.HOUSE) from error
-        if look_from(os.fstat(descriptor)) != look:
+            if self._look_at(descriptor, path) != look:
+                raise Changed(f"{shown(path)} changed after it was admitted.")
+        except Fault:
             os.close(descriptor)
-            raise Changed(f"{shown(path)} changed after it was admitted.")
+            raise
         return _Counted(self, descriptor)
+
+    def _look_at(self, descriptor: int, path: bytes) -> Look:
+        """What an open file looks like."""
+        try:
+            return look_from(self._status(descriptor))
+        except OSError as error:
+            if error.errno == errno.ESTALE:  # Another machine removed or replaced it.
+                raise Changed(f"{shown(path)} was replaced while it was open.") from error
+            raise Fault(f"{shown(path)} cannot be read ({error.strerror}).", blame=Blame.HOUSE) from error
+
+    def _status(self, descriptor: int) -> os.stat_result:
+        return os.fstat(descriptor)
 
     @asynccontextmanager
     async def copy(self, path: bytes, look: Look) -> AsyncIterator[tuple[BinaryIO, str]]:
@@ -266,9 +297,12 @@ class DiskInbox:
         if not os.path.isdir(to):
             missing = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
             raise fault_from(missing, to, Gate.OUTBOX)  # Never made anew: it may be a mount that is away.
-        if self._look(path) == look:
+        with self._opened() as way:
+            if self._look_in(way, path) != look:
+                return
             try:
-                Files().move_without_overwriting(self._full(path), to + b"/" + path)
+                with way.named(path) as source:
+                    Files().move_without_overwriting(source, to + b"/" + path)
             except OSError as error:
                 raise fault_from(error, to, Gate.OUTBOX) from error
 
@@ -276,11 +310,14 @@ class DiskInbox:
         """Remove a source."""
 
         def work() -> None:
-            if self._look(path) != look:
-                return
-            try:
-                os.unlink(self._full(path))
-            except OSError as error:
-                raise Fault(f"{shown(path)} cannot be removed ({error.strerror}).", blame=Blame.HOUSE) from error
+            with self._opened() as way:
+                if self._look_in(way, path) != look:
+                    return
+                try:
+                    way.unlink(path)
+                except OSError as error:
+                    if error.errno in NOT_THERE:
+                        return
+                    raise Fault(f"{shown(path)} cannot be removed ({error.strerror}).", blame=Blame.HOUSE) from error
 
         await self._run(work)
