@@ -15,7 +15,7 @@ import stat
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar, cast
@@ -58,9 +58,9 @@ class _Counted(io.BufferedReader):
         return super().read(size)
 
 
-def _let_go(future: "asyncio.Future[Any]") -> None:
+def _let_go(job: "Future[Any]") -> None:
     """A file that a hanging mount opens at last is nobody's any more."""
-    if not future.cancelled() and future.exception() is None and isinstance(file := future.result(), _Counted):
+    if not job.cancelled() and job.exception() is None and isinstance(file := job.result(), _Counted):
         file.close()
 
 
@@ -85,6 +85,7 @@ class DiskInbox:
         self._selection = selection
         self._recursive = recursive
         self._mount: mounts.Mount | None = None
+        self._hanging: Future[Scan] | None = None
         self.visited = 0
         self.hang_seconds = HANG_SECONDS
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="inbox")
@@ -95,14 +96,23 @@ class DiskInbox:
 
     async def _run(self, work: Callable[..., T], *args: object) -> T:
         """Run in the pool; a call during which nothing at all moves for two minutes is a hanging mount."""
-        future = asyncio.get_running_loop().run_in_executor(self._pool, work, *args)
+        return await self._await(self._pool.submit(work, *args))
+
+    async def _await(self, job: "Future[T]") -> T:
+        future = asyncio.wrap_future(job)
         visited = -1
-        while visited != self.visited:
-            visited = self.visited
-            done, _ = await asyncio.wait([future], timeout=self.hang_seconds)
-            if done:
-                return future.result()
-        future.add_done_callback(_let_go)
+        try:
+            while visited != self.visited:
+                visited = self.visited
+                done, _ = await asyncio.wait([future], timeout=self.hang_seconds)
+                if done:
+                    return future.result()
+        finally:
+            if not future.done():
+                # One that waits for a thread shall not run any more: there may be hundreds when the mount comes back.
+                job.cancel()
+                future.cancel()
+                job.add_done_callback(_let_go)
         raise self._unavailable("does not answer")
 
     async def aside(self, work: Callable[[], T]) -> T:
@@ -140,7 +150,15 @@ class DiskInbox:
 
     async def scan(self, known: Collection[int], under: bytes = b"") -> Scan:
         """Every file that may be a picture."""
-        return await self._run(self._scan, known, under)
+        if self._hanging is not None and not self._hanging.done():
+            raise self._unavailable("does not answer")  # One that hangs is enough: it holds a thread.
+        self._hanging = None
+        scan = self._pool.submit(self._scan, known, under)
+        try:
+            return await self._await(scan)
+        finally:
+            if not scan.done():
+                self._hanging = scan
 
     def _scan(self, known: Collection[int], under: bytes) -> Scan:
         found: list[tuple[bytes, Look]] = []

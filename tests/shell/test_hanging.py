@@ -4,7 +4,7 @@ import asyncio
 import dataclasses
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -14,7 +14,9 @@ from shell_kit import House, SmallFiles, house
 from test_intake import picture, shop
 
 from daemon.adapters.files import AnyPath
-from daemon.adapters.folder import DiskInbox
+from daemon.adapters.folder import THREADS, DiskInbox
+from daemon.ports import Scan
+from daemon.rules.faults import Fault
 from daemon.rules.job import Look
 from daemon.rules.lifecycle import State
 from daemon.rules.names import Selection
@@ -182,6 +184,49 @@ async def test_a_source_is_not_taken_from_an_inbox_that_is_away(tmp_path: Path, 
         at_work.folders[0].detector.scan_soon()
         await at_work.folders[0].detector.step()
         assert len(await at_work.dispatcher.delivery.find(1, 9, set())) == 1
+
+
+async def test_when_a_mount_is_back_nothing_has_piled_up(tmp_path: Path, back: threading.Event) -> None:
+    """After a weekend there would be a thousand scans, which all ran one after the other."""
+    scans, looks = [], []
+
+    class Dead(DiskInbox):
+        def _scan(self, known: Collection[int], under: bytes) -> Scan:
+            scans.append(under)
+            back.wait(60)
+            return super()._scan(known, under)
+
+    inbox = Dead(tmp_path, Selection(["*.png"], []), recursive=True)
+    inbox.hang_seconds = 0.02
+    for _ in range(10):
+        with pytest.raises(Fault, match="does not answer"):
+            await inbox.scan(())
+    for _ in range(10):
+        # Two threads are left to hang, and all others wait for one.
+        with pytest.raises(Fault, match="does not answer"):
+            await inbox.aside(lambda: looks.append(back.wait(60)))
+    assert (len(scans), len(looks)) == (1, 0)
+    back.set()
+    inbox.hang_seconds = 60
+    assert inbox._hanging is not None
+    await asyncio.wrap_future(inbox._hanging)
+    assert (await inbox.scan(())).files == 0, "it is well again"
+    await asyncio.to_thread(inbox._pool.shutdown)
+    assert (len(scans), len(looks)) == (2, THREADS - 1)
+
+
+async def test_work_that_nobody_waits_for_any_more_is_not_begun(tmp_path: Path, back: threading.Event) -> None:
+    inbox = DiskInbox(tmp_path, Selection(["*.png"], []), recursive=True)
+    begun = []
+    hanging = [asyncio.ensure_future(inbox.aside(lambda: back.wait(60))) for _ in range(THREADS)]
+    waiting = asyncio.ensure_future(inbox.aside(lambda: begun.append(1)))
+    await settle()
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    back.set()
+    assert await asyncio.gather(*hanging) == [True] * THREADS
+    await asyncio.to_thread(inbox._pool.shutdown)
+    assert begun == []
 
 
 def _shop(opened: House) -> Any:
