@@ -25,9 +25,10 @@ from daemon.adapters.folder import DiskInbox
 from daemon.adapters.hosted import HostedPredictor
 from daemon.adapters.http import Http
 from daemon.adapters.ledger import SqliteLedger
-from daemon.adapters.ledger_desk import state_paths
+from daemon.adapters.ledger_desk import is_inbox_awaited, state_paths
 from daemon.adapters.outboxes import AnotherLedgers, Outboxes
 from daemon.adapters.picture import VipsPictures
+from daemon.adapters.places import Places
 from daemon.adapters.vendor_upload import VendorStorage
 from daemon.adapters.watch import InboxWatcher
 from daemon.config import ConfigError, read_secret
@@ -158,7 +159,10 @@ async def wire(
     *,
     take_over: bool = False,
 ) -> Wired:
-    """Make every adapter; `stack` closes them. take_over: mark the outboxes as ours, whoever marked them."""
+    """Make every adapter; `stack` closes them.
+
+    take_over: mark the outboxes as ours, whoever marked them, and take the inboxes for what is there now.
+    """
     http = Http(clock, insecure_loopback=api.local)
     stack.push_async_callback(http.close)
     predictor, storage = services(config, api, http, clock)
@@ -171,8 +175,12 @@ async def wire(
     ledger = SqliteLedger(state_paths(config.state_dir)[0], clock)
     stack.push_async_callback(ledger.close)
 
+    places = Places(files, config.state_dir / "mounts.json")
+    if take_over:
+        await asyncio.to_thread(places.forget, [p for each in config.folders for p in (each.inbox, *_archives(each))])
+
     async def inbox(folder: "FolderConfig") -> tuple[Inbox, Watcher | None, float]:
-        return await _inbox(folder, stack)
+        return await _inbox(folder, stack, places, ledger)
 
     parts = Parts(predictor, storage, pictures, files, disk, ledger, inbox)
     return await assemble(config, api, parts, clock, log, take_over=take_over)
@@ -252,14 +260,27 @@ def _storage(config: "Config", api: Api, http: Http, clock: Clock, secrets: tupl
     )
 
 
-async def _inbox(config: "FolderConfig", stack: AsyncExitStack) -> tuple[Inbox, Watcher | None, float]:
-    inbox = DiskInbox(config.inbox, Selection(config.include, config.exclude), recursive=config.recursive)
+def _archives(config: "FolderConfig") -> list[Path]:
+    return [place for place in (config.archive, config.failed) if place is not None]
+
+
+async def _inbox(
+    config: "FolderConfig", stack: AsyncExitStack, places: Places, ledger: SqliteLedger
+) -> tuple[Inbox, Watcher | None, float]:
+    async def is_awaited() -> bool:
+        return await ledger.read(lambda db: is_inbox_awaited(db, bytes(config.inbox)))
+
+    selection = Selection(config.include, config.exclude)
+    inbox = DiskInbox(config.inbox, selection, recursive=config.recursive, places=places, is_awaited=is_awaited)
     stack.callback(inbox.close)
+    kind = "polling"
     try:
         async with asyncio.timeout(MOUNT_SECONDS_MAX):
             kind = await inbox.aside(lambda: mounts.watch_kind(config.inbox))
+            for place in _archives(config):
+                await inbox.remember(place)
     except TimeoutError:
-        kind = "polling"  # Its mount hangs; the others do not wait for it.
+        pass  # A mount hangs; the other folders do not wait for it.
     watcher = None
     if (kind if config.watch == "auto" else config.watch) == "native":
         watcher = InboxWatcher(config.inbox, recursive=config.recursive)

@@ -1,11 +1,12 @@
 """Mounts: which file system a folder lies on, and how to notice changes there."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from daemon.adapters.mounts import is_network, mount_of, watch_kind
+from daemon.adapters.mounts import is_network, is_same_system, mount_at, mount_of, watch_kind
 
 LINES = rb"""22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
 30 22 0:45 /export / rw - broken
@@ -56,6 +57,36 @@ def test_the_identity_says_what_is_mounted_and_not_when(table: Path) -> None:
     assert before is not None
     assert after is not None
     assert before.identity != after.identity
+
+
+def test_a_disk_has_a_name_wherever_it_is_plugged_in(table: Path, tmp_path: Path) -> None:
+    """As udev read it; the kernel's name for the device says nothing."""
+    (tmp_path / "b0:51").write_text("I:1\nE:ID_FS_UUID_ENC=AB-CD\nE:ID_FS_UUID=AB-CD\nE:ID_FS_TYPE=ntfs\n")
+    (tmp_path / "b0:50").write_bytes(b"E:ID_FS_TYPE=\xff\n")
+    stick, fuse = (mount_of(Path(path), table, tmp_path) for path in ("/srv/stick/a", "/srv/fuse"))
+    assert stick is not None
+    assert fuse is not None
+    assert (stick.disk, fuse.disk) == ("uuid AB-CD", "")
+    table.write_bytes(LINES.replace(b"/dev/sdc1", b"/dev/sde1"))
+    again = mount_of(Path("/srv/stick"), table, tmp_path)
+    assert again is not None
+    assert is_same_system(stick, again)
+    (tmp_path / "b0:51").write_text("E:ID_FS_UUID=01-23\n")
+    other = mount_of(Path("/srv/stick"), table, tmp_path)
+    assert other is not None
+    assert not is_same_system(again, other)
+    assert is_same_system(other, replace(other, disk="")), "where only one of them has a name, the device tells"
+    assert not is_same_system(stick, replace(other, disk=""))
+
+
+def test_an_open_folder_knows_its_mount(tmp_path: Path) -> None:
+    descriptor = os.open(tmp_path, os.O_PATH)
+    try:
+        assert mount_at(descriptor) == mount_of(tmp_path)
+        assert mount_at(descriptor, tmp_path / "none") is None
+    finally:
+        os.close(descriptor)
+    assert mount_at(descriptor) is None
 
 
 def test_links_are_followed(table: Path, tmp_path: Path) -> None:

@@ -7,22 +7,24 @@ nothing is new, and nothing is gone.
 """
 
 import asyncio
+import contextlib
 import errno
-import hashlib
-import io
 import os
 import stat
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar, cast
+from typing import BinaryIO, TypeVar, cast
 
 from daemon.adapters import mounts
 from daemon.adapters.disk_faults import fault_from
 from daemon.adapters.files import Files
+from daemon.adapters.mounts import Mount
+from daemon.adapters.opened import OpenFile, copied, let_go, look_from
+from daemon.adapters.places import Places
 from daemon.adapters.way import Way
 from daemon.ports import Scan, mark
 from daemon.rules.faults import Blame, Changed, Fault, Gate, Vanished
@@ -33,58 +35,40 @@ T = TypeVar("T")
 THREADS = 3
 HANG_SECONDS = 120.0
 COPY_BYTES_IN_MEMORY_MAX = 8 << 20
-COPY_BLOCK_BYTES = 1 << 20
 # A folder above that became a link is one that is no longer there.
 NOT_THERE = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}
 UNREADABLE = {errno.EACCES, errno.EPERM, errno.ENAMETOOLONG}
-# The ledger's integers have a sign; inodes of network file systems may use all 64 bits, and dates may lie past 2262.
-LARGEST = 2**63 - 1
 
 
-def look_from(status: os.stat_result) -> Look:
-    """The part of a stat that tells whether a file changed."""
-    return Look(status.st_size, max(-LARGEST, min(status.st_mtime_ns, LARGEST)), status.st_ino & LARGEST)
-
-
-class _Counted(io.BufferedReader):
-    """A file of an inbox; every block that is read shows that its mount does not hang."""
-
-    def __init__(self, inbox: "DiskInbox", descriptor: int) -> None:
-        super().__init__(io.FileIO(descriptor, "rb"))
-        self._inbox = inbox
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        self._inbox.visited += 1
-        return super().read(size)
-
-
-def _let_go(job: "Future[Any]") -> None:
-    """A file that a hanging mount opens at last is nobody's any more."""
-    if not job.cancelled() and job.exception() is None and isinstance(file := job.result(), _Counted):
-        file.close()
-
-
-def _copy(source: BinaryIO, target: "tempfile.SpooledTemporaryFile[bytes]") -> str:
-    digest = hashlib.sha256()
-    try:
-        while block := source.read(COPY_BLOCK_BYTES):
-            digest.update(block)
-            target.write(block)
-    except OSError as error:
-        raise Fault(f"A picture cannot be copied ({error.strerror}).", blame=Blame.HOUSE) from error
-    target.seek(0)
-    return digest.hexdigest()
+class AnotherDisk(Fault):
+    """An inbox has another disk in its place."""
 
 
 class DiskInbox:
     """The Inbox and Source ports."""
 
-    def __init__(self, root: Path, selection: Selection, *, recursive: bool) -> None:
+    def __init__(
+        self,
+        root: Path,
+        selection: Selection,
+        *,
+        recursive: bool,
+        places: Places | None = None,
+        mount_at: Callable[[int], Mount | None] = mounts.mount_at,
+        is_awaited: Callable[[], Awaitable[bool]] | None = None,
+    ) -> None:
+        """places: remembers the mounts of inboxes and archives. mount_at: which one an open folder lies on.
+
+        is_awaited: whether any of the inbox's pictures is still on its way; while one is, no other disk may take the
+        place of the one that it lies on.
+        """
         self.root = root
         self._root = os.fsencode(root)
         self._selection = selection
         self._recursive = recursive
-        self._mount: mounts.Mount | None = None
+        self._places = places or Places(Files(), None)
+        self._mount_at = mount_at
+        self._is_awaited = is_awaited
         self._hanging: Future[Scan] | None = None
         self.visited = 0
         self.hang_seconds = HANG_SECONDS
@@ -112,8 +96,11 @@ class DiskInbox:
                 # One that waits for a thread shall not run any more: there may be hundreds when the mount comes back.
                 job.cancel()
                 future.cancel()
-                job.add_done_callback(_let_go)
+                job.add_done_callback(let_go)
         raise self._unavailable("does not answer")
+
+    def _move(self) -> None:
+        self.visited += 1
 
     async def aside(self, work: Callable[[], T]) -> T:
         """Run what may hang as the folder does."""
@@ -135,21 +122,34 @@ class DiskInbox:
             why = "is not a folder" if error.errno == errno.ENOTDIR else f"is not there ({error.strerror})"
             raise self._unavailable(why) from error
         with way:
-            self._check_mount()
+            self._check_mount(way)
             yield way
 
-    def _check_mount(self) -> None:
-        mount = mounts.mount_of(self.root)
-        if self._mount is None:
-            self._mount = mount
-        elif mount is not None and mount.identity != self._mount.identity:
-            if len(os.fsencode(mount.point)) <= len(os.fsencode(self._mount.point)):
-                raise self._unavailable(f"is no longer on {self._mount.source}")
-            # What was an empty mount point now has its file system: the mount came late.
-            self._mount = mount
+    def _check_mount(self, way: Way) -> None:
+        standing, before = self._places.compare(self.root, self._mount_at(way.descriptor))
+        source = shown(os.fsencode(before.source))
+        if standing == "away":
+            raise self._unavailable(f"is no longer on {source}")
+        if standing == "other":
+            raise AnotherDisk(
+                f"The inbox {self.root} has another disk in its place, and pictures of {source} are on their way.",
+                blame=Blame.HOUSE,
+                remedy=f"Mount {source} again; its pictures keep their places meanwhile. If it is gone for good, start "
+                "once with --take-over.",
+            )
 
     async def scan(self, known: Collection[int], under: bytes = b"") -> Scan:
         """Every file that may be a picture."""
+        try:
+            return await self._scan_once(known, under)
+        except AnotherDisk:
+            if self._is_awaited is None or await self._is_awaited():
+                raise
+        # As with the next card of a camera.
+        await self._run(self._places.forget, [self.root])
+        return await self._scan_once(known, under)
+
+    async def _scan_once(self, known: Collection[int], under: bytes) -> Scan:
         if self._hanging is not None and not self._hanging.done():
             raise self._unavailable("does not answer")  # One that hangs is enough: it holds a thread.
         self._hanging = None
@@ -285,7 +285,7 @@ class DiskInbox:
         except Fault:
             os.close(descriptor)
             raise
-        return _Counted(self, descriptor)
+        return OpenFile(descriptor, self._move)
 
     def _look_at(self, descriptor: int, path: bytes) -> Look:
         """What an open file looks like."""
@@ -304,7 +304,7 @@ class DiskInbox:
         """A copy in memory, or in a temporary file where it is large."""
         with tempfile.SpooledTemporaryFile(COPY_BYTES_IN_MEMORY_MAX) as target:
             async with self.open(path, look) as source:
-                digest = await self._run(_copy, source, target)
+                digest = await self._run(copied, source, target)
             yield cast("BinaryIO", target), digest
 
     async def archive(self, path: bytes, look: Look, to: Path) -> None:
@@ -312,9 +312,10 @@ class DiskInbox:
         await self._run(self._archive, path, look, os.fsencode(to))
 
     def _archive(self, path: bytes, look: Look, to: bytes) -> None:
-        if not os.path.isdir(to):
-            missing = FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
-            raise fault_from(missing, to, Gate.OUTBOX)  # Never made anew: it may be a mount that is away.
+        try:
+            self._places.check_archive(to, self._mount_at)
+        except OSError as error:
+            raise fault_from(error, to, Gate.OUTBOX) from error  # Never made anew: it may be a mount that is away.
         with self._opened() as way:
             if self._look_in(way, path) != look:
                 return
@@ -323,6 +324,11 @@ class DiskInbox:
                     Files().move_without_overwriting(source, to + b"/" + path)
             except OSError as error:
                 raise fault_from(error, to, Gate.OUTBOX) from error
+
+    async def remember(self, archive: Path) -> None:
+        """Note which file system an archive is on, where it is there, before it may go away."""
+        with contextlib.suppress(Fault, OSError):
+            await self._run(self._places.check_archive, os.fsencode(archive), self._mount_at)
 
     async def delete(self, path: bytes, look: Look) -> None:
         """Remove a source."""

@@ -143,6 +143,15 @@ def ends_since(db: sqlite3.Connection, at: float) -> tuple[int, list[tuple[bytes
     return int(done), failed.fetchall()
 
 
+def is_inbox_awaited(db: sqlite3.Connection, inbox: bytes) -> bool:
+    """Whether any picture of an inbox has neither been delivered nor reported."""
+    sql = (
+        "SELECT EXISTS (SELECT 1 FROM picture p JOIN folder f ON f.id = p.folder "
+        "WHERE f.inbox = ? AND p.phase IN ('waiting', 'due'))"
+    )
+    return bool(db.execute(sql, (inbox,)).fetchone()[0])
+
+
 def failed_jobs(db: sqlite3.Connection) -> list[str]:
     """Every job that failed and was not taken away."""
     return [row[0] for row in db.execute("SELECT DISTINCT job FROM tile WHERE state = 'failed'")]

@@ -5,6 +5,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -53,8 +54,9 @@ class House:
         return Outboxes(self.files, self.register, identity, [self.outbox] if take_over else ())
 
     def registered(self) -> dict[str, str]:
-        value: dict[str, str] = json.loads(self.register.read_bytes())
-        return value
+        """Each outbox, and the identity of its mount."""
+        value = json.loads(self.register.read_bytes())
+        return {path: facts["identity"] for path, facts in value.items()}
 
     def another(self) -> Outboxes:
         """What another daemon has: a ledger and a state directory of its own."""
@@ -331,6 +333,61 @@ def test_a_marker_that_comes_back_under_another_device_is_believed(house: House)
     house.opened().check(house.outbox)
     house.files.mounted = OTHER_DISK
     house.opened().check(house.outbox)
+
+
+# The mount is gone, and its empty mount point has a marker of ours
+
+
+def below(house: House, **more: str) -> Mount:
+    """A file system that is mounted above the outbox."""
+    return replace(Mount(house.outbox.parent, "cifs", "//nas/out", "cifs //nas/out /"), **more)
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_marker_on_the_mount_point_is_not_believed_where_the_mount_is_away(house: House, restart: bool) -> None:
+    """The first start came before the mount, and marked what lay below it."""
+    house.opened().check(house.outbox)
+    house.files.mounted = below(house)
+    ours = house.opened()
+    ours.check(house.outbox)
+    assert house.registered() == {str(house.outbox): "cifs //nas/out /"}
+    house.files.mounted = LOCAL
+    ours = house.opened() if restart else ours
+    for _ in range(2):
+        fault = refusal(ours, house.outbox)
+        assert fault.said == f"The outbox {house.outbox} is no longer on //nas/out."
+        assert fault.outlook is Outlook.PASSING
+    house.files.mounted = below(house)
+    ours.check(house.outbox)
+    house.files.mounted = LOCAL
+    house.opened(take_over=True).check(house.outbox)
+    house.opened().check(house.outbox)
+
+
+def test_another_disk_under_the_same_device_is_not_adopted(house: House) -> None:
+    """The next image on a loop device has its name."""
+    disk = {"fstype": "ext4", "source": "/dev/loop0", "identity": "ext4 /dev/loop0 /"}
+    house.files.mounted = below(house, **disk, disk="fsid 1")
+    ours = house.opened()
+    ours.check(house.outbox)
+    house.marker.unlink()
+    ours.check(house.outbox)
+    assert house.marker.exists(), "somebody cleared it out"
+    house.marker.unlink()
+    house.files.mounted = below(house, **disk, disk="fsid 2")
+    for outboxes in (ours, house.opened()):
+        assert_away(outboxes, house.outbox)
+    assert not house.marker.exists()
+
+
+def test_the_same_disk_under_another_device_is_still_the_same_disk(house: House) -> None:
+    disk = {"fstype": "ext4", "disk": "fsid 1"}
+    house.files.mounted = below(house, **disk, source="/dev/sdb1")
+    house.opened().check(house.outbox)
+    house.marker.unlink()
+    house.files.mounted = below(house, **disk, source="/dev/sdc1")
+    house.opened().check(house.outbox)
+    assert house.marker.exists()
 
 
 # Taking over

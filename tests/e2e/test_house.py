@@ -201,7 +201,7 @@ def test_what_it_writes_is_for_itself_alone_but_for_results(tmp_path: Path, serv
     (tmp_path / "out").rename(tmp_path / "away")
     state = tmp_path / "state"
     assert mode(state) == mode(state / "staging") == 0o700
-    files = [each for each in state.rglob("*") if each.name not in ("staging", "outboxes.json")]
+    files = [each for each in state.rglob("*") if each.name not in ("staging", "outboxes.json", "mounts.json")]
     assert {each.name for each in files} >= {"ledger.db", "ledger.db-wal", "ledger.db-shm", "lock", "control.sock"}
     assert {each.name: mode(each) for each in files if mode(each) != 0o600} == {}
     (tmp_path / "away").rename(tmp_path / "out")
@@ -283,11 +283,12 @@ def test_pictures_that_are_bombs_are_refused_at_their_header(tmp_path: Path, ser
 
 
 def test_links_are_not_followed(tmp_path: Path, server: Server) -> None:
-    """Not one that is dropped, and not one that takes a picture's place after it was admitted."""
+    """Not one that is dropped, and not one that takes the place of a picture, or of its folder, once it is admitted."""
     (tmp_path / "private").mkdir()
     private = tmp_path / "private" / "private.png"
     private.write_bytes(encoded(99, ".png"))
     path = set_up(tmp_path, server)
+    (tmp_path / "in" / "trip").mkdir()
     (tmp_path / "in" / "link.png").symlink_to(private)
     (tmp_path / "in" / "folder").symlink_to(private.parent)
     daemon = Daemon(path)
@@ -296,13 +297,17 @@ def test_links_are_not_followed(tmp_path: Path, server: Server) -> None:
     drop(tmp_path, 4)
     daemon.expect_event("admitted", 4)
     drop(tmp_path, 1, first=4)
-    daemon.expect_event("admitted", 5)
+    drop(tmp_path, 1, first=5, place="in/trip")
+    daemon.expect_event("admitted", 6)
+    os.link(tmp_path / "in" / "trip" / "5.png", tmp_path / "private" / "5.png")
+    (tmp_path / "in" / "trip").rename(tmp_path / "trip")
+    (tmp_path / "in" / "trip").symlink_to(tmp_path / "private")
     victim = tmp_path / "in" / "4.png"
     (tmp_path / "link").symlink_to(private)
     (tmp_path / "link").rename(victim)
     server.process.send_signal(signal.SIGCONT)
     daemon.expect_event("done", 4)
-    daemon.expect_event("withdrawn", seconds=20)
+    daemon.expect_event("withdrawn", 2, seconds=20)
     assert counts(path) == {"done": 4}
     victim.unlink()
     drop(tmp_path, 1, first=4)

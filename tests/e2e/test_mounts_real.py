@@ -180,7 +180,7 @@ def test_outboxes_that_take_nothing_cost_nothing(build: Build, server: Server) -
         house.drop(name, 2)
     assert "MiB of room" in house.closed("room:1")
     assert "is read-only" in house.closed("room:2")
-    assert "is not the one that it was" in house.closed("room:3")
+    assert "is no longer on disk-gone" in house.closed("room:3")
     daemon.expect_event("done", 2)
     daemon.expect_event("uploaded", 8)
     problems = house.problems()
@@ -210,7 +210,7 @@ def test_outboxes_that_break_with_pictures_in_flight(build: Build, server: Serve
     house.space.unplug(house.outbox("gone"))
     assert "is full" in house.closed("outbox:1")
     assert "is read-only" in house.closed("outbox:2")
-    assert "is not the one that it was" in house.closed("outbox:3")
+    assert "is no longer on disk-gone" in house.closed("outbox:3")
     daemon.expect_event("done", 2)
     daemon.expect_event("fetched", 8)
     for name in house.folders:
@@ -249,27 +249,75 @@ def test_an_inbox_that_is_unmounted_and_comes_back(build: Build, server: Server)
     house.space.unplug(house.inbox("card"))
     house.space.plug("card", house.inbox("card"))
     house.finish()
-    assert [daemon.counted(name) for name in ("folder_unavailable", "folder_available")] == [1, 1]
+    assert [daemon.counted(name) for name in ("folder_unavailable", "folder_available")] == [2, 1]
     assert (daemon.counted("admitted"), daemon.counted("withdrawn")) == (8, 0)
 
 
 def test_an_inbox_with_another_disk_of_the_same_name_in_its_place(build: Build, server: Server) -> None:
-    """As if a person had taken the pictures out: what is not paid for is withdrawn, and new when it is back."""
+    """What waits keeps its place until its disk is back; where nothing waits, the next disk is welcome."""
     house = build("card", in_flight_max=2)
     house.plug("card", house.inbox("card"))
-    house.space.make_another("empty", like="card")
+    house.space.make_another("next", like="card")
     daemon = house.start()
     house.drop("card", 5)
     daemon.expect_event("submitted", 2)
     daemon.expect_event("uploaded", 5)
     house.space.unplug(house.inbox("card"))
-    house.space.plug("empty", house.inbox("card"))
+    house.space.plug("next", house.inbox("card"))
+    assert "has another disk in its place" in daemon.expect_event("folder_unavailable")["reason"]
     daemon.expect_event("done", 2)
-    daemon.expect_event("withdrawn", 3)
-    assert house.counts() == {"done": 2}
+    assert house.counts() == {"done": 2, "uploaded": 3}
+    assert len(house.problems()) == 1
     house.space.unplug(house.inbox("card"))
     house.space.plug("card", house.inbox("card"))
+    daemon.expect_event("done", 5)
+    house.space.unplug(house.inbox("card"))
+    house.space.plug("next", house.inbox("card"))
+    house.drop("card", 2)
     house.finish()
+    assert (daemon.counted("admitted"), daemon.counted("withdrawn")) == (7, 0)
+
+
+def test_a_start_while_the_inbox_is_not_mounted(build: Build, server: Server) -> None:
+    """The empty mount point tells nothing of the pictures, and neither does it at the next start."""
+    house = build("card", "well", in_flight_max=2)
+    house.plug("card", house.inbox("card"))
+    daemon = house.start()
+    house.drop("card", 5)
+    daemon.expect_event("submitted", 2)
+    daemon.expect_event("uploaded", 5)
+    assert daemon.end() == 0
+    house.space.unplug(house.inbox("card"))
+    for _ in range(2):
+        daemon = house.start()
+        assert "is no longer on disk-card" in daemon.expect_event("folder_unavailable")["reason"]
+        house.drop("well", 1)
+        daemon.expect_event("done", picture=f"{sum(house.dropped.values()) - 1}.png")
+        assert house.counts()["uploaded"] == 3
+        assert daemon.end() == 0
+    house.space.plug("card", house.inbox("card"))
+    daemon = house.start()
+    daemon.expect_event("done", 3)
+    assert house.counts() == {"done": 7}
+    assert (daemon.counted("admitted"), daemon.counted("withdrawn")) == (0, 0)
+    assert daemon.end() == 0
+    house.check()
+
+
+def test_an_outbox_that_was_marked_before_its_disk_was_mounted(build: Build, server: Server) -> None:
+    """The mount point has a marker of ours too; results do not go there any more."""
+    house = build("late")
+    house.mark()
+    house.plug("late", house.outbox("late"), "1m")
+    house.space.esrgand(house.path, "once", "--take-over")
+    house.space.unplug(house.outbox("late"))
+    daemon = house.start()
+    house.drop("late", 1)
+    assert "is no longer on disk-late" in house.closed("room:1")
+    daemon.expect_event("uploaded")
+    assert server.predictions() == []
+    house.space.plug("late", house.outbox("late"))
+    house.finish("outbox 1")
 
 
 def test_a_staging_that_is_full_while_the_ledger_has_room(build: Build, server: Server) -> None:
