@@ -132,10 +132,9 @@ class DiskInbox:
             raise self._unavailable(f"is no longer on {source}")
         if standing == "other":
             raise AnotherDisk(
-                f"The inbox {self.root} has another disk in its place, and pictures of {source} are on their way.",
+                f"The inbox {self.root} has another disk in its place, and pictures of the old one ({source}) wait.",
                 blame=Blame.HOUSE,
-                remedy=f"Mount {source} again; its pictures keep their places meanwhile. If it is gone for good, start "
-                "once with --take-over.",
+                remedy="Mount that one again. If it is gone for good, start once with --take-over.",
             )
 
     async def scan(self, known: Collection[int], under: bytes = b"") -> Scan:

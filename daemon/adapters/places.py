@@ -49,6 +49,8 @@ class Places:
         if now is None:
             return "same", UNKNOWN
         before = self.get(path)
+        if before == now:
+            return "same", now  # The usual case, and asked for every file.
         found: Standing = "new" if before is None else standing(before, now, path)
         # The disk's own name is not always told; once known it is kept.
         if found == "new" or (found == "same" and before is not None and (now.disk or not before.disk)):
