@@ -84,7 +84,7 @@ def mount_of(path: Path, mountinfo: Path = MOUNTINFO, udev: Path = UDEV) -> Moun
             continue
         if found is None or mount.point.is_relative_to(found.point):
             found, its_line = mount, line
-    return found and replace(found, disk=_disk(found, its_line, real, udev))
+    return found and replace(found, disk=_disk(found, its_line, found.point, udev))
 
 
 def mount_at(descriptor: int, mountinfo: Path = MOUNTINFO, udev: Path = UDEV) -> Mount | None:
