@@ -313,7 +313,7 @@ def test_an_outbox_that_was_marked_before_its_disk_was_mounted(build: Build, ser
     house.space.unplug(house.outbox("late"))
     daemon = house.start()
     house.drop("late", 1)
-    assert "is no longer on disk-late" in house.closed("room:1")
+    assert "is no longer on disk-late" in daemon.expect_event("gate_closed", level="warning")["reason"]
     daemon.expect_event("uploaded")
     assert server.predictions() == []
     house.space.plug("late", house.outbox("late"))
