@@ -7,7 +7,7 @@ numbers and draws them, nothing else. Log lines that come meanwhile go above the
 
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Self
+from typing import Self, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -21,14 +21,15 @@ ENDS = (State.DONE, State.FAILED, State.HELD)
 class Progress:
     """Pictures that came to an end, of all that are known; those of former runs are left out."""
 
-    def __init__(self) -> None:
+    def __init__(self, stream: TextIO | None = None, width: int | None = None) -> None:
+        """stream: instead of standard error."""
         self._bar = RichProgress(
             SpinnerColumn(),
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),  # a file may be called [/bold]
             BarColumn(),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
-            console=Console(stderr=True),
+            console=Console(file=stream, stderr=stream is None, width=width),
             transient=True,
         )
         self._task = self._bar.add_task("looking", total=None)
