@@ -213,7 +213,12 @@ async def assemble(
     world = World(api.identity, clock, log, ledger, parts.storage, parts.predictor, disk, parts.pictures, writer)
     wakes: dict[int, asyncio.Event] = {}
     queues: dict[int, asyncio.Queue[Candidate]] = {}
-    folders = [await _folder(each, world, parts, wakes, queues) for each in config.folders]
+    # Together: each may wait for a mount that hangs.
+    inboxes = await asyncio.gather(*(parts.inbox(each) for each in config.folders))
+    folders = [
+        await _folder(each, inbox, world, parts, wakes, queues)
+        for each, inbox in zip(config.folders, inboxes, strict=True)
+    ]
     return Wired(world, ledger, folders, wakes, queues)
 
 
@@ -290,12 +295,13 @@ async def _inbox(
 
 async def _folder(
     config: "FolderConfig",
+    watched: tuple[Inbox, Watcher | None, float],
     world: World,
     parts: Parts,
     wakes: dict[int, asyncio.Event],
     queues: dict[int, asyncio.Queue[Candidate]],
 ) -> Folder:
-    inbox, watcher, quiet_seconds = await parts.inbox(config)
+    inbox, watcher, quiet_seconds = watched
     id_ = await parts.ledger.folder(bytes(config.inbox), config.order)
     wakes[id_] = event = asyncio.Event()
     queue: asyncio.Queue[Candidate] = asyncio.Queue(maxsize=WINDOW)
