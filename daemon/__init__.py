@@ -8,7 +8,7 @@ The flow, and where it is:
 The layers; imports go down only (`.importlinter` checks it):
 
     cli, demo, check, estimate, look, commands   what a person types
-    service, desk, health, wiring                one run: signals, answers, pulses, adapters made from the configuration
+    service, loop, desk, outcome, health, wiring one run: signals, answers, pulses, adapters made from the configuration
     dispatcher, intake, delivery, flight, room   what moves: ask a stage, record its event, react to its fault
     sweep, probes, drift                         what is looked after meanwhile: objects to delete, gates, the clock
     lanes, gates, world                          how it moves: bounded windows, what stands still for all

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from daemon import commands, wiring
+from daemon import commands, loop, wiring
 from daemon import config as configuration
 from daemon.adapters import log as logs
 from daemon.adapters import mounts
@@ -87,7 +87,7 @@ def check(path: Path) -> Exit:
     for secret in (key, token, commands.hook_secret(config)):
         if secret is not None and secret.warning:
             findings.advise(secret.warning)
-    asyncio.run(_check(config, key.reveal(), findings))
+    loop.run(_check(config, key.reveal(), findings))
     print("Everything works." if not findings.wrong else f"{findings.wrong} to mend.")
     return Exit.HOUSE if findings.wrong else Exit.DONE
 

@@ -10,15 +10,16 @@ import argparse
 import json
 import os
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from daemon import __version__
-from daemon.exits import Exit
+from daemon.exits import AtOnce, Exit
+from daemon.loop import leave_threads
 
 DEFAULT_CONFIG = "/etc/esrgand/config.toml"
+THREADS_SECONDS = 1.0  # for all that are still in the middle of something, together
 
 
 class _Parser(argparse.ArgumentParser):
@@ -90,8 +91,11 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     arguments = parser.parse_args(argv)
     if arguments.command in ("retry", "release") and bool(arguments.what) == bool(_everything(arguments)):
         parser.error(f"{arguments.command}: name one, or all of them, not both")
+    patience = THREADS_SECONDS
     try:
         status = _dispatch(arguments)
+    except AtOnce as end:
+        status, patience = end.status, 0.0
     except BrokenPipeError:
         status = Exit.DONE  # Whoever read our output has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -100,10 +104,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         status = Exit.PICTURES
     sys.stdout.flush()
     sys.stderr.flush()
-    others = [thread for thread in threading.enumerate() if thread is not threading.main_thread() and not thread.daemon]
-    for thread in others:
-        thread.join(1.0)
-    if any(thread.is_alive() for thread in others):
+    if leave_threads(patience):
         os._exit(status)  # A thread that hangs in a dead mount must not hold up the end.
     sys.exit(status)
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from daemon import config as configuration
+from daemon import loop
 from daemon.adapters import log as logs
 from daemon.adapters.clock import SystemClock
 from daemon.adapters.systemd import Notifier
@@ -34,17 +35,21 @@ Beat = Callable[[Any, list[str]], None]
 def run(path: Path, *, once: bool, take_over: bool = False) -> Exit:
     """`esrgand run` and `esrgand once`. take_over: mark the outboxes as ours, whoever marked them."""
     config = configuration.load(path)
-    key, token = secrets(config)
-    hook = hook_secret(config)
+    settings = config, *secrets(config), hook_secret(config)
+    orders = Orders()
     if once and sys.stderr.isatty():
         from daemon.progress import Progress
 
         with Progress() as progress:
             beat = progress.beat
-            return asyncio.run(
-                _run(config, path, key, token, hook, once=True, take_over=take_over, on_beat=beat, level="warning")
+            status, summary = loop.run(
+                _run(settings, path, orders, once=True, take_over=take_over, on_beat=beat, level="warning")
             )
-    return asyncio.run(_run(config, path, key, token, hook, once=once, take_over=take_over))
+    else:
+        status, summary = loop.run(_run(settings, path, orders, once=once, take_over=take_over))
+    for line in summary:
+        print(line)
+    return orders.end(status)
 
 
 def secrets(config: "Config") -> tuple[Secret, Secret | None]:
@@ -63,18 +68,17 @@ def hook_secret(config: "Config") -> Secret | None:
 
 
 async def _run(
-    config: "Config",
+    settings: Settings,
     path: Path,
-    key: Secret,
-    token: Secret | None,
-    hook: Secret | None,
+    orders: Orders,
     *,
     once: bool,
     take_over: bool = False,
     on_beat: Beat | None = None,
     level: str | None = None,
-) -> Exit:
-    orders = Orders()
+) -> tuple[Exit, list[str]]:
+    """The status, and what there is to say at the end."""
+    config, key, token, hook = settings
     orders.listen()
     notifier = Notifier(os.environ)
     before: Settings | None = None
@@ -97,13 +101,11 @@ async def _run(
             if not service.told:
                 raise
             service.log.error("ended", reason=said, remedy=remedy)
-            return Exit.HOUSE
+            return Exit.HOUSE, service.summary
         finally:
             reloading.cancel()
         if orders.stop.is_set() or orders.new is None:
-            for line in service.summary:
-                print(line)
-            return status
+            return status, service.summary
         before = config, key, token, hook
         config, key, token, hook = orders.new
         orders.start_again()
@@ -164,13 +166,13 @@ def serve(arguments: argparse.Namespace) -> Exit:
     if not key.reveal():
         raise ConfigError(["The server needs a key: give --key-file FILE, or set ESRGAND_API_KEY."])
     logs.configure("info", "auto", sys.stderr, [key.reveal()])
-    return asyncio.run(_serve(arguments, key.reveal(), host.strip("[]"), int(port)))
+    orders = Orders()
+    return orders.end(loop.run(_serve(arguments, orders, key.reveal(), host.strip("[]"), int(port))))
 
 
-async def _serve(arguments: argparse.Namespace, key: str, host: str, port: int) -> Exit:
+async def _serve(arguments: argparse.Namespace, orders: Orders, key: str, host: str, port: int) -> Exit:
     from daemon.server import LanczosUpscaler, PredictionServer, ServerSettings
 
-    orders = Orders()
     orders.listen()
     log = structlog.get_logger()
     settings = ServerSettings(
@@ -194,5 +196,5 @@ async def _serve(arguments: argparse.Namespace, key: str, host: str, port: int) 
         ) from error
     print(f"{base_url} serves, by {LanczosUpscaler().name}. Ctrl-C ends it.", flush=True)
     await orders.stop.wait()
-    await server.close()
+    await loop.unless(orders.hurry, server.close())
     return Exit.DONE

@@ -13,8 +13,9 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from daemon import commands
+from daemon import commands, loop
 from daemon import config as configuration
+from daemon.adapters.outboxes import MARKER
 from daemon.adapters.systemd import Notifier
 from daemon.config import Secret
 from daemon.exits import Exit
@@ -63,16 +64,17 @@ def demo(folder: Path, *, keep: bool) -> Exit:
     config = configuration.load(path)
     print(f"inbox:  {folder / 'inbox'}\noutbox: {folder / 'outbox'}")
     print("engine: lanczos resampling, not a neural network (it stands in for the hosted API)\n", flush=True)
-    status = asyncio.run(_demo(config, folder, keep=keep))
-    for result in sorted((folder / "outbox").rglob("*.json")):
+    orders = Orders()
+    status = loop.run(_demo(config, folder, orders, keep=keep))
+    results = [path for path in (folder / "outbox").rglob("*.json") if path.name != os.fsdecode(MARKER)]
+    for result in sorted(results):
         kind = "failed" if result.name.endswith(".error.json") else "done"
         print(f"{kind}: {shown(bytes(result.relative_to(folder))).removesuffix('.json')}")
     print(f"\nLook into {folder / 'outbox'}: beside each picture lies its sidecar.")
-    return status
+    return orders.end(status)
 
 
-async def _demo(config: "Config", folder: Path, *, keep: bool) -> Exit:
-    orders = Orders()
+async def _demo(config: "Config", folder: Path, orders: Orders, *, keep: bool) -> Exit:
     orders.listen()
     if keep:
         print("Drop your own pictures into the inbox; Ctrl-C ends it.\n", flush=True)

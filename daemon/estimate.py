@@ -5,7 +5,6 @@ Files that the ledger knows unchanged are left out, as the daemon would. Prices 
 there were any, else what the service usually takes. Status 0, or 1 where an inbox cannot be read.
 """
 
-import asyncio
 import sqlite3
 import sys
 from collections import Counter
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from daemon import config as configuration
+from daemon import loop
 from daemon.adapters.database import connect
 from daemon.adapters.folder import DiskInbox
 from daemon.adapters.ledger_desk import state_paths
@@ -38,7 +38,7 @@ LISTED_MAX = 20
 def estimate(path: Path) -> Exit:
     """`esrgand estimate`."""
     config = configuration.load(path)
-    return asyncio.run(_estimate(config))
+    return loop.run(_estimate(config))
 
 
 async def _estimate(config: "Config") -> Exit:

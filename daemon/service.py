@@ -2,8 +2,8 @@
 Service: one run of the daemon, from a configuration to an exit status; signals, lock, readiness, shutdown.
 
 SIGTERM and SIGINT: no new work; running steps finish or are left where a restart finds them, within 20 s; a second
-signal hurries. SIGHUP: the configuration is read again; a wrong one is told and the old one stays. Exit statuses are in
-`exits.py`. Whatever is told to a person is told once, in the log.
+signal hurries. A start is cut short by either. SIGHUP: the configuration is read again; a wrong one is told and the old
+one stays. Exit statuses are in `exits.py`. Whatever is told to a person is told once, in the log.
 """
 
 import asyncio
@@ -19,20 +19,21 @@ from structlog.typing import FilteringBoundLogger
 
 from daemon import __version__, desk
 from daemon.adapters.control import ControlServer
-from daemon.adapters.ledger_desk import ends_since, state_paths
+from daemon.adapters.ledger_desk import state_paths
 from daemon.adapters.listener import Ear, Listener
 from daemon.adapters.systemd import Notifier
 from daemon.config_values import EMBEDDED, is_loopback
 from daemon.dispatcher import Dispatcher
-from daemon.exits import Exit
+from daemon.exits import AtOnce, Exit
 from daemon.gates import Gates
 from daemon.health import Health
 from daemon.intake import Intake
+from daemon.loop import unless
+from daemon.outcome import Outcome
 from daemon.ports import Clock
-from daemon.rules.faults import Blame, Fault, Gate, LedgerBroken, Outlook
+from daemon.rules.faults import Fault, Gate, LedgerBroken
 from daemon.rules.hooks import Hooks
 from daemon.rules.lifecycle import State
-from daemon.rules.names import shown
 from daemon.wiring import Api, Wired, make_state_dir, start_embedded, take_lock, wire
 
 if TYPE_CHECKING:
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
 
 GRACE_SECONDS = 15.0  # of the 20 that a service manager is promised
 BEAT_SECONDS = 2.0
-ONCE_SECONDS = 30.0  # how long `once` waits for a disk or folder that a person has to mend
 PREFLIGHT_SECONDS_MAX = 10.0
 
 # Configuration, API key, the listener's token, and what webhooks have to show.
@@ -84,6 +84,23 @@ class Orders:
         self.new = None
         self.any.clear()
 
+    def end(self, status: Exit) -> Exit:
+        """How the program ends. Raises AtOnce where a person is in a hurry."""
+        if self.hurry.is_set():
+            raise AtOnce(status)
+        return status
+
+
+@dataclass(frozen=True)
+class _Started:
+    """What a run that has begun consists of."""
+
+    wired: Wired
+    dispatcher: Dispatcher
+    intake: Intake
+    health: Health
+    outcome: Outcome
+
 
 @dataclass
 class Service:
@@ -109,7 +126,6 @@ class Service:
     summary: list[str] = field(default_factory=list)
     _ready: bool = False
     _refused: bool = False
-    _started_at: float = 0.0
 
     async def run(self) -> Exit:
         """Everything, until it is stopped, told to read its configuration again, or done."""
@@ -129,8 +145,36 @@ class Service:
         return Api(base_url, self.key, base_url, local=is_loopback(urlsplit(base_url).hostname or ""))
 
     async def _run(self, stack: AsyncExitStack) -> None:
+        # Places and addresses that do not answer take their time at the start, and a signal does not wait for them.
+        started = await unless(self.orders.any, self._start(stack))
+        if started is None:
+            self._tell_stopping()
+            return
+        if not self.once or self.exit is Exit.DONE:
+            try:
+                async with asyncio.TaskGroup() as group:
+                    tasks = started.intake.start(group) + started.dispatcher.start(group)
+                    group.create_task(self._until_over(tasks, started), name="beat")
+            except BaseExceptionGroup as errors:
+                broken, rest = errors.split(LedgerBroken)
+                if broken is None or rest is not None:
+                    raise
+                fault = next(iter(_leaves(broken)))
+                raise fault from None
+        if self.once:
+            self.summary = await started.outcome.summary()
+
+    def _tell_stopping(self, **fields: object) -> None:
+        if self.orders.stop.is_set() or self.once:
+            self.notifier.stopping()
+        if self.orders.stop.is_set() and self.once:
+            self.exit = Exit.PICTURES
+        self.log.info("stopping", **fields)
+
+    async def _start(self, stack: AsyncExitStack) -> _Started:
+        """All that comes before the first picture."""
         config, clock = self.config, self.clock
-        self._started_at = clock.wall()
+        started_at = clock.wall()
         api = await self._api(stack)
         wired = await wire(config, api, clock, self.log, stack, take_over=self.take_over)
         gates = Gates(clock, self.log)
@@ -156,18 +200,7 @@ class Service:
             "started", version=__version__, api=api.name, folders=[str(f.config.inbox) for f in wired.folders]
         )
         await self._preflight(wired, gates)
-        if self.once and self.exit is not Exit.DONE:
-            return
-        try:
-            async with asyncio.TaskGroup() as group:
-                tasks = intake.start(group) + dispatcher.start(group)
-                group.create_task(self._until_over(tasks, wired, dispatcher, intake, health), name="beat")
-        except BaseExceptionGroup as errors:
-            broken, rest = errors.split(LedgerBroken)
-            if broken is None or rest is not None:
-                raise
-            fault = next(iter(_leaves(broken)))
-            raise fault from None
+        return _Started(wired, dispatcher, intake, health, Outcome(wired, dispatcher, intake, health, started_at))
 
     def _refuse_webhook(self) -> None:
         """Told once: it may be a stranger, or the service may show the secret in another way."""
@@ -196,26 +229,15 @@ class Service:
         if self.once and any(faults):
             self.exit = Exit.HOUSE
 
-    async def _until_over(
-        self,
-        tasks: list[asyncio.Task[None]],
-        wired: Wired,
-        dispatcher: Dispatcher,
-        intake: Intake,
-        health: Health,
-    ) -> None:
+    async def _until_over(self, tasks: list[asyncio.Task[None]], started: _Started) -> None:
         """Beat until it is over, then end the tasks, gently."""
         while not self.orders.any.is_set():
-            await self._beat(wired, health)
-            if self.once and await self._is_done(wired, dispatcher, intake):
+            await self._beat(started.wired, started.health)
+            if self.once and await self._is_done(started.outcome):
                 break
             await self.clock.wait(self.orders.any, BEAT_SECONDS if not self.once else BEAT_SECONDS / 4)
-        if self.orders.stop.is_set() or self.once:
-            self.notifier.stopping()
-        if self.orders.stop.is_set() and self.once:
-            self.exit = Exit.PICTURES
-        self.log.info("stopping", in_flight=await wired.ledger.count(State.SUBMITTED, State.SUBMITTING))
-        await end_gently(tasks, dispatcher, self.orders.hurry)
+        self._tell_stopping(in_flight=await started.wired.ledger.count(State.SUBMITTED, State.SUBMITTING))
+        await end_gently(tasks, started.dispatcher, self.orders.hurry)
 
     async def _beat(self, wired: Wired, health: Health) -> None:
         """Feel every pulse; tell the service manager."""
@@ -235,28 +257,14 @@ class Service:
         if self.on_beat is not None:
             self.on_beat(counts, problems)
 
-    async def _is_done(self, wired: Wired, dispatcher: Dispatcher, intake: Intake) -> bool:
+    async def _is_done(self, outcome: Outcome) -> bool:
         """For `once`: whether nothing is left to do; sets the exit status."""
-        patience = self.clock.wall() - ONCE_SECONDS
-        stuck = [
-            gate
-            for gate in dispatcher.gates.closed()
-            if gate.fault.outlook is Outlook.LASTING or (gate.fault.blame is Blame.HOUSE and gate.closed_at < patience)
-        ]
-        if stuck or intake.faults():
+        if outcome.is_stuck():
             self.exit = Exit.HOUSE
             return True
-        if not intake.is_idle() or not await dispatcher.is_idle():
+        if not await outcome.is_over():
             return False
-        done, failed = await wired.ledger.read(lambda db: ends_since(db, self._started_at))
-        held, unready = await wired.ledger.count(State.HELD), intake.unready()
-        self.exit = Exit.PICTURES if failed or held or unready else Exit.DONE
-        self.summary = [f"{done} done, {len(failed)} failed, {held} held, {len(unready)} not ready."]
-        self.summary += [f"failed: {shown(path)}: {reason}" for path, reason in failed]
-        if dispatcher.sweep.problem:
-            self.exit = Exit.HOUSE
-            self.summary.append(dispatcher.sweep.problem)
-        self.summary += [f"not ready: {shown(path)}: {reason}" for _, path, reason in unready]
+        self.exit = await outcome.status()
         return True
 
 

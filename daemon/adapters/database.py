@@ -143,7 +143,8 @@ class Database:
         if self._connection is not None:
             await asyncio.get_running_loop().run_in_executor(self._pool, self._connection.close)
             self._connection = None
-        self._pool.shutdown(wait=True)
+        # Of one that was not opened to its end, nobody waits for what is still looked at.
+        self._pool.shutdown(wait=False)
 
     async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run `work` outside a transaction."""

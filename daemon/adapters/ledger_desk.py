@@ -162,6 +162,16 @@ def held_jobs(db: sqlite3.Connection) -> list[str]:
     return [row[0] for row in db.execute("SELECT DISTINCT job FROM tile WHERE state = 'held'")]
 
 
+def held_reasons(db: sqlite3.Connection) -> list[tuple[int, str, str]]:
+    """Why pictures are held: how many for a reason, the reason, the remedy; the most frequent first."""
+    rows = db.execute(
+        "SELECT count(*), reason, remedy FROM tile WHERE state = 'held' GROUP BY reason, remedy "
+        "ORDER BY count(*) DESC, reason LIMIT ?",
+        (LISTED_MAX,),
+    )
+    return rows.fetchall()
+
+
 def retry(db: sqlite3.Connection, jobs: Iterable[str], now: float) -> list[Picture]:
     """Let failed jobs be admitted anew, with a full allowance of paid runs. Returns the pictures to look at again."""
     again: list[Picture] = []

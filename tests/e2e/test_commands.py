@@ -311,6 +311,8 @@ def test_the_demo_ends_with_every_sample_upscaled(tmp_path: Path) -> None:
     names = {name for name in outbox(tmp_path / "d" / "outbox") if not name.endswith(b".json")}
     assert names == {b"cloth_x4.png", b"dawn_x4.png", b"rings_x4.png", b"waves_x4.png", b"word_x4.png"}
     assert any("lanczos resampling, not a neural network" in line for line in demo.lines)
+    results = {line.removeprefix("done: outbox/") for line in demo.lines if line.startswith("done: ")}
+    assert results == {os.fsdecode(name) for name in names}
     again = Process([*DAEMON, "demo", "--dir", str(tmp_path / "d")])
     assert again.wait() == 0
     assert not any('"submitting"' in line for line in again.lines)

@@ -1,0 +1,66 @@
+"""
+Outcome: how far `once` is, and what is told when it ends, however that comes about.
+
+Whatever was there is accounted for: done, failed, held, not ready, and what is left for another run. A reason that many
+pictures share is told once, with what a person can do.
+"""
+
+from dataclasses import dataclass
+
+from daemon.adapters.ledger_desk import ends_since, held_reasons
+from daemon.dispatcher import Dispatcher
+from daemon.exits import Exit
+from daemon.health import Health
+from daemon.intake import Intake
+from daemon.rules.faults import Blame, Outlook
+from daemon.rules.lifecycle import MILESTONES, State
+from daemon.rules.names import shown
+from daemon.wiring import Wired
+
+HOUSE_SECONDS = 30.0  # how long `once` waits for a disk or folder that a person has to mend
+MOVING = tuple(state for state in MILESTONES if state is not State.DONE)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Of one run. started_at: wall, seconds."""
+
+    wired: Wired
+    dispatcher: Dispatcher
+    intake: Intake
+    health: Health
+    started_at: float
+
+    def is_stuck(self) -> bool:
+        """Whether something is broken that waiting does not mend."""
+        patience = self.wired.world.clock.wall() - HOUSE_SECONDS
+        return bool(self.intake.faults()) or any(
+            gate.fault.outlook is Outlook.LASTING or (gate.fault.blame is Blame.HOUSE and gate.closed_at < patience)
+            for gate in self.dispatcher.gates.closed()
+        )
+
+    async def is_over(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.intake.is_idle() and await self.dispatcher.is_idle()
+
+    async def status(self) -> Exit:
+        """What it came to, once it is over."""
+        if self.dispatcher.sweep.problem:
+            return Exit.HOUSE
+        _, failed = await self.wired.ledger.read(lambda db: ends_since(db, self.started_at))
+        held = await self.wired.ledger.count(State.HELD)
+        return Exit.PICTURES if failed or held or self.intake.unready() else Exit.DONE
+
+    async def summary(self) -> list[str]:
+        """What became of everything, in lines for people."""
+        ledger = self.wired.ledger
+        done, failed = await ledger.read(lambda db: ends_since(db, self.started_at))
+        held, waiting = await ledger.count(State.HELD), await ledger.count(*MOVING)
+        unready = self.intake.unready()
+        more = f", {waiting} waiting" if waiting else ""
+        lines = [f"{done} done, {len(failed)} failed, {held} held, {len(unready)} not ready{more}."]
+        lines += [f"failed: {shown(path)}: {reason}" for path, reason in failed]
+        for count, reason, remedy in await ledger.read(held_reasons):
+            lines.append(f"held: {count} picture{'s' * (count > 1)}: {reason} {remedy}".rstrip())
+        lines += [f"not ready: {shown(path)}: {reason}" for _, path, reason in unready]
+        return lines + [f"! {problem}" for problem in self.health.problems()]
