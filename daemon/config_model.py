@@ -3,12 +3,15 @@ Configuration, the values: frozen, strictly typed, each with a sentence on what 
 
 Importing this file imports pydantic, which takes a tenth of a second: `daemon.config` does so only when it must. A
 value that is wrong by itself raises pydantic's `ValidationError`. What is wrong only together with other values is
-yielded by `clashes`, with the keys that it looked at.
+yielded by `clashes`, with the keys that it looked at; a mount that hangs holds that up for seconds and no longer.
 """
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, wait
 from itertools import permutations
 from pathlib import Path
+from threading import Thread
 from typing import Annotated, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -35,6 +38,7 @@ from daemon.rules.recipe import SCALE_MAX, Recipe
 
 QUIET_SECONDS_LOCAL = 2.0
 QUIET_SECONDS_NETWORK = 10.0
+LINKS_SECONDS_MAX = 5.0  # for all places together
 
 
 class _Section(BaseModel):
@@ -227,9 +231,14 @@ class Clash(NamedTuple):
     must: str
 
 
-def clashes(config: Config) -> Iterator[Clash]:
-    """What does not go together. Follows links, so it touches the disks that the folders are on."""
-    yield from _folder_clashes(config)
+def clashes(
+    config: Config, resolve: Callable[[Path], Path] = Path.resolve, seconds: float = LINKS_SECONDS_MAX
+) -> Iterator[Clash]:
+    """What does not go together. resolve: follows links, so it touches the disks that the folders are on.
+
+    seconds: how long that may take; the names alone are compared of places that do not answer by then.
+    """
+    yield from _folder_clashes(config, _real(_places(config), resolve, seconds))
     if config.storage.kind == "gcs" and not config.storage.bucket:
         must = 'name a bucket, because storage.kind is "gcs" ("vendor" needs none)'
         yield Clash((("storage", "bucket"), ("storage", "kind")), must)
@@ -245,12 +254,17 @@ def clashes(config: Config) -> Iterator[Clash]:
         yield Clash((("http", "listen"), ("webhook", "public_url")), must)
 
 
-def _folder_clashes(config: Config) -> Iterator[Clash]:
+def _places(config: Config) -> set[Path]:
+    folders = [place for each in config.folders for place in (each.inbox, each.outbox, each.archive, each.failed)]
+    return {config.state_dir, *(place for place in folders if place is not None)}
+
+
+def _folder_clashes(config: Config, real: dict[Path, Path]) -> Iterator[Clash]:
     if not config.folders:
         yield Clash((("folder",),), "be given at least once: [[folder]] with an inbox and an outbox")
-    inboxes = [_real(folder.inbox) for folder in config.folders]
-    outboxes = [_real(folder.outbox) for folder in config.folders]
-    state_dir = _real(config.state_dir)
+    inboxes = [real[folder.inbox] for folder in config.folders]
+    outboxes = [real[folder.outbox] for folder in config.folders]
+    state_dir = real[config.state_dir]
     for n, outbox in enumerate(outboxes):
         for m, inbox in enumerate(inboxes):
             if _overlap(outbox, inbox):
@@ -266,20 +280,21 @@ def _folder_clashes(config: Config) -> Iterator[Clash]:
             if _overlap(place, state_dir):
                 yield Clash((("state_dir",), ("folder", n, name)), f"lie outside the {name} {place}, and not around it")
         if folder.after == "archive":
-            yield from _destination_clashes(n, "archive", folder.archive, "after", folder.after, inboxes)
+            yield from _destination_clashes(n, "archive", folder.archive, "after", folder.after, inboxes, real)
         if folder.after_failure == "move":
-            yield from _destination_clashes(n, "failed", folder.failed, "after_failure", folder.after_failure, inboxes)
+            switch = "after_failure"
+            yield from _destination_clashes(n, "failed", folder.failed, switch, folder.after_failure, inboxes, real)
 
 
 def _destination_clashes(
-    n: int, name: str, place: Path | None, switch: str, position: str, inboxes: list[Path]
+    n: int, name: str, place: Path | None, switch: str, position: str, inboxes: list[Path], real: dict[Path, Path]
 ) -> Iterator[Clash]:
     keys: tuple[Key, ...] = (("folder", n, name), ("folder", n, switch))
     if place is None:
         yield Clash(keys, f'name a folder, because {switch} = "{position}" sends pictures there')
         return
     for m, inbox in enumerate(inboxes):
-        if _real(place).is_relative_to(inbox):
+        if real[place].is_relative_to(inbox):
             yield Clash((*keys, ("folder", m, "inbox")), f"lie outside the inbox {inbox}")
 
 
@@ -287,8 +302,22 @@ def _overlap(one: Path, other: Path) -> bool:
     return one.is_relative_to(other) or other.is_relative_to(one)
 
 
-def _real(path: Path) -> Path:
-    try:
-        return path.resolve()
-    except (OSError, RuntimeError):  # A loop of links, or a folder that we may not look into.
-        return path
+def _real(paths: Iterable[Path], resolve: Callable[[Path], Path], seconds: float) -> dict[Path, Path]:
+    """Each path with its links followed, or as it is written where that cannot be done in time."""
+
+    def work(path: Path, future: Future[Path]) -> None:
+        try:
+            future.set_result(resolve(path))
+        except (OSError, RuntimeError) as error:  # A loop of links, or a folder that we may not look into.
+            future.set_exception(error)
+
+    futures = {path: Future[Path]() for path in paths}
+    for path, future in futures.items():
+        # One each, and none that the program's end waits for: those on a mount that hangs are left behind.
+        Thread(target=work, args=(path, future), daemon=True).start()
+    done = wait(futures.values(), timeout=seconds).done
+    written = {path: Path(os.path.abspath(path)) for path in futures}  # noqa: PTH100  (resolve is what may hang)
+    return {
+        path: future.result() if future in done and future.exception() is None else written[path]
+        for path, future in futures.items()
+    }

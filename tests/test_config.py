@@ -3,13 +3,15 @@
 import os
 import subprocess
 import sys
+import threading
+import time
 import tomllib
 from pathlib import Path
 
 import pytest
 
 from daemon.config import ConfigError, Secret, load, parse, read_key, read_secret, read_state_dir
-from daemon.config_model import SECTIONS, Config
+from daemon.config_model import SECTIONS, Config, clashes
 from daemon.rules.recipe import Recipe
 
 EXAMPLE = Path(__file__).parent.parent / "config.example.toml"
@@ -162,6 +164,27 @@ def test_links_hide_no_outbox_in_an_inbox(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").symlink_to(tmp_path / "in")
     text = f'[[folder]]\ninbox = "{tmp_path}/in"\noutbox = "{tmp_path}/elsewhere/out"\n{VENDOR}'
     assert "lie outside the inbox" in complaints(text)[0]
+
+
+def test_places_that_hang_are_compared_by_their_names(tmp_path: Path) -> None:
+    """All of them together are waited for once, and what answers is compared as ever."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "elsewhere").symlink_to(tmp_path / "in")
+    places = [("/nas/a", "/nas/../nas/a/out"), (f"{tmp_path}/in", f"{tmp_path}/elsewhere/out"), ("/nas/b", "/nas/c")]
+    text = "".join(f'[[folder]]\ninbox = "{inbox}"\noutbox = "{outbox}"\n' for inbox, outbox in places)
+    config = Config.model_validate(tomllib.loads(text + VENDOR), context={"base": BASE})
+    gate = threading.Event()
+
+    def resolve(path: Path) -> Path:
+        if path.is_relative_to("/nas"):
+            gate.wait(60)
+        return path.resolve()
+
+    before = time.monotonic()
+    found = list(clashes(config, resolve, seconds=0.5))
+    assert time.monotonic() - before < 20
+    gate.set()
+    assert [clash.keys[0] for clash in found] == [("folder", 0, "outbox"), ("folder", 1, "outbox")]
 
 
 def test_the_webhook_needs_a_secret_and_a_listener() -> None:

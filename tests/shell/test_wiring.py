@@ -38,7 +38,7 @@ async def test_inboxes_are_looked_at_together_and_numbered_in_order(tmp_path: Pa
             all_asked.set()
         async with asyncio.timeout(20):
             await all_asked.wait()
-        return DiskInbox(folder.inbox, Selection(folder.include, folder.exclude)), None, 1.0
+        return DiskInbox(folder.inbox, Selection(folder.include, folder.exclude), recursive=True), None, 1.0
 
     ledger = SqliteLedger(tmp_path / "state" / "ledger.db", clock)
     disk, pictures = HouseDisk(tmp_path / "state" / "staging"), VipsPictures(pixels_max=1_000_000)
