@@ -24,7 +24,7 @@ from daemon import config as configuration
 from daemon.adapters import log as logs
 from daemon.adapters import mounts
 from daemon.adapters.clock import SystemClock
-from daemon.adapters.database import connect
+from daemon.adapters.database import examine, opened
 from daemon.adapters.disk_faults import fault_from
 from daemon.adapters.files import Files
 from daemon.adapters.http import Http, Lane, Peer
@@ -161,19 +161,21 @@ def _folder(folder: "FolderConfig", findings: Findings) -> None:
 def _owners(config: "Config", findings: Findings) -> None:
     """Whether another ledger fills one of our outboxes."""
     ledger, register = state_paths(config.state_dir)[0], config.state_dir / "outboxes.json"
-    identity = ""
+    identity = None if ledger.exists() else ""
     if ledger.exists():
-        with findings.trying("the ledger can be read"):
-            connection = connect(ledger, read_only=True)
-            identity = identity_of(connection)
-            connection.close()
+        with findings.trying("the ledger can be read"), opened(ledger, read_only=True) as db:
+            identity = identity_of(db)
+            examine(db, ledger)
+    if identity is None:
+        return  # Our own outboxes would be called another's.
     outboxes = Outboxes(Files(), register, identity)
     for folder in config.folders:
         with contextlib.suppress(OSError):
             if outboxes.is_anothers(folder.outbox):
                 findings.bad(
-                    f"outbox {folder.outbox} belongs to another ledger of esrgand; give this one an outbox of its own, "
-                    "or start it once with --take-over."
+                    f"outbox {folder.outbox} belongs to another ledger of esrgand. Give each esrgand an outbox of its "
+                    "own. If that other ledger is gone for good, start once with --take-over; what still lies in the "
+                    "inbox is then upscaled, and paid for, again."
                 )
 
 

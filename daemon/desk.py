@@ -5,8 +5,10 @@ Everything shown is plain JSON without secrets. What is steered is durable in th
 lanes are woken.
 """
 
+import asyncio
 import os
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,11 +104,20 @@ class Desk:
             case "release":
                 return await self.release(None if request.get("all") else what)
             case "backup":
-                return {"bytes": await self.wired.ledger.read(lambda db: backup(db, Path(what)))}
+                return {"bytes": await self._backup(Path(what))}
             case "prune":
                 now = self.wired.world.clock.wall()
                 return {"lines": await self.wired.ledger.write(lambda db: ledger_desk.prune(db, int(what), now))}
         return {"error": "This esrgand does not know that request."}
+
+    async def _backup(self, target: Path) -> int:
+        # In a thread of its own, on a connection of its own: the file may be on a share that hangs.
+        thread = ThreadPoolExecutor(1, thread_name_prefix="backup")
+        ledger = ledger_desk.state_paths(self.config.state_dir)[0]
+        try:
+            return await asyncio.get_running_loop().run_in_executor(thread, backup, ledger, target)
+        finally:
+            thread.shutdown(wait=False)
 
     async def show(self, what: str) -> dict[str, Any]:
         """All about what a person means: jobs, and files that are not ready."""

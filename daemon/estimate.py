@@ -8,12 +8,13 @@ there were any, else what the service usually takes. Status 0, or 1 where an inb
 import sqlite3
 import sys
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from daemon import config as configuration
 from daemon import loop
-from daemon.adapters.database import connect
+from daemon.adapters.database import opened
 from daemon.adapters.folder import DiskInbox
 from daemon.adapters.ledger_desk import state_paths
 from daemon.adapters.picture import VipsPictures
@@ -43,7 +44,11 @@ def estimate(path: Path) -> Exit:
 
 async def _estimate(config: "Config") -> Exit:
     ledger = state_paths(config.state_dir)[0]
-    db = connect(ledger, read_only=True) if ledger.exists() else None
+    with opened(ledger, read_only=True) if ledger.exists() else nullcontext() as db:
+        return await _add_up(config, db)
+
+
+async def _add_up(config: "Config", db: sqlite3.Connection | None) -> Exit:
     pictures = VipsPictures(pixels_max=config.api.pixels_max)
     price = 0.0 if config.api.base_url == EMBEDDED else _typical_usd(db)
     seen: set[str] = set()

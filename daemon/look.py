@@ -9,6 +9,8 @@ uploads pictures is imported.
 import fcntl
 import os
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from daemon import __version__
 from daemon.adapters import ledger_desk
 from daemon.adapters.clock import SystemClock
 from daemon.adapters.control import ask as ask_daemon
-from daemon.adapters.database import backup, connect
+from daemon.adapters.database import backup, opened
 from daemon.config import read_state_dir
 from daemon.rules.faults import Blame, Fault
 
@@ -35,17 +37,35 @@ def ask(config: Path, request: dict[str, Any]) -> dict[str, Any]:
             return {"version": __version__, "running": False, "state_dir": str(state_dir), "problems": [], "jobs": {}}
         raise Fault(f"There is no ledger in {state_dir} yet.", blame=Blame.HOUSE, remedy="Start esrgand first.")
     if request["ask"] == "backup":
-        return {"bytes": backup(connect(ledger, read_only=True), Path(request["what"]))}
+        return {"bytes": backup(ledger, Path(request["what"]))}
     if request["ask"] in ("status", "show"):
-        return _see(connect(ledger, read_only=True), state_dir, request)
-    with lock.open("a") as held:
+        with opened(ledger, read_only=True) as db:
+            return _see(db, state_dir, request)
+    with _held(lock), opened(ledger) as db:
+        return _steer(db, request)
+
+
+@contextmanager
+def _held(lock: Path) -> Iterator[None]:
+    """With the lock that a daemon would hold."""
+    try:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise Fault(
+            f"{lock} cannot be used ({error.strerror}).",
+            blame=Blame.HOUSE,
+            remedy="Run this as the user that esrgand runs as.",
+        ) from error
+    try:
         try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise Fault(
                 "A running esrgand holds the ledger but does not answer.", blame=Blame.HOUSE, remedy="Look at its log."
             ) from error
-        return _steer(connect(ledger), request)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _see(db: sqlite3.Connection, state_dir: Path, request: dict[str, Any]) -> dict[str, Any]:

@@ -2,16 +2,18 @@
 Database: one SQLite connection in one thread, with durable commits that are shared.
 
 What is written is on the disk (WAL, synchronous FULL) before `write` returns; writers that come while a commit is under
-way share the next one. Every failure of SQLite itself is `LedgerBroken`: the caller cannot go on without its record. A
-function that raises anything else is rolled back alone.
+way share the next one. Every failure of SQLite itself is `LedgerBroken`: the caller cannot go on without its record; a
+file that is damaged is told from a disk that is full. A function that raises anything else is rolled back alone.
 """
 
 import asyncio
+import contextlib
 import errno
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,17 +25,20 @@ Work = Callable[[sqlite3.Connection], Any]
 SCHEMA_VERSION = 1
 # From version N to N + 1, in one transaction each. Version 1 is schema.sql itself.
 MIGRATIONS: dict[int, str] = {}
+DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT}
 
 
 def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
     """A connection with our pragmas. Raises LedgerBroken with what to do."""
     try:
+        if path.exists() and not path.stat().st_size and path.with_name("staging").exists():
+            # Staging is made once the ledger was open: it held something, and would be taken for a new one.
+            raise LedgerBroken(
+                f"The ledger {path} is empty, and was not.", remedy="Restore the last `esrgand backup`, then start."
+            )
         if read_only:
             connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
         else:
-            if path.exists() and not path.stat().st_size and path.with_name("staging").exists():
-                # Staging is made once the ledger was open: it held something, and would be taken for a new one.
-                raise OSError(errno.EIO, "it is empty, and was not")
             if not path.exists():
                 os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
             connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
@@ -44,12 +49,17 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
             raise
     except (sqlite3.Error, OSError) as error:
         raise broken(path, error) from error
-    damage = "" if read_only else _damage(connection)
-    if damage:
+    if not read_only:
+        try:
+            examine(connection, path)
+        except LedgerBroken:
+            connection.close()
+            raise
+    if version == 0:
         connection.close()
         raise LedgerBroken(
-            f"The ledger {path} is damaged ({damage}); without it a picture could be paid for twice.",
-            remedy="Restore the last `esrgand backup`, or have the file mended (sqlite3 FILE .recover), then start.",
+            f"The ledger {path} holds nothing of esrgand's.",
+            remedy="Restore the last `esrgand backup`; where there never was one, take the file away.",
         )
     if version != SCHEMA_VERSION:
         connection.close()
@@ -72,16 +82,52 @@ def _prepare(connection: sqlite3.Connection, read_only: bool) -> int:
 
 
 def _damage(connection: sqlite3.Connection) -> str:
-    """What SQLite's own check finds wrong with the file, or ""."""
+    """What SQLite's own check finds wrong with the file, or "".
+
+    The quick check takes a sixth of the time, and does not see that an index has lost entries: what is due would not be
+    found, silently. A ledger of 100 000 pictures, 340 MB, takes some four seconds.
+    """
     try:
-        found = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
+        found = str(connection.execute("PRAGMA integrity_check(1)").fetchone()[0])
     except sqlite3.DatabaseError as error:
         return str(error)
     return "" if found == "ok" else found.splitlines()[-1]
 
 
-def backup(connection: sqlite3.Connection, target: Path) -> int:
-    """Copy the whole ledger to a new file, while it is in use; returns its size in bytes. Raises LedgerBroken."""
+@contextmanager
+def opened(path: Path, *, read_only: bool = False) -> Iterator[sqlite3.Connection]:
+    """A connection for one command; whatever a ledger that is damaged does to it is LedgerBroken."""
+    connection = connect(path, read_only=read_only)
+    try:
+        yield connection
+    except sqlite3.Error as error:
+        raise broken(path, error) from error
+    except (ValueError, TypeError, LookupError, AssertionError) as error:
+        # What is read from a damaged page may be anything.
+        if damage := _damage(connection):
+            raise _damaged(path, damage) from error
+        raise
+    finally:
+        connection.close()
+
+
+def examine(connection: sqlite3.Connection, path: Path) -> None:
+    """Raise LedgerBroken where the file is damaged anywhere."""
+    if damage := _damage(connection):
+        raise _damaged(path, damage)
+
+
+def backup(ledger: Path, target: Path) -> int:
+    """Copy the whole ledger to a new file, while it is in use; returns its size in bytes. Raises LedgerBroken.
+
+    The copy is looked at before it gets its name: a person relies on it. To be called in a thread, on whose end nothing
+    waits: the file may be on a share that hangs.
+    """
+    with opened(ledger, read_only=True) as connection:
+        return _copied(connection, ledger, target)
+
+
+def _copied(connection: sqlite3.Connection, ledger: Path, target: Path) -> int:
     part = target.with_name(f".{target.name}.part")
     try:
         if os.path.lexists(target):
@@ -92,14 +138,21 @@ def backup(connection: sqlite3.Connection, target: Path) -> int:
             connection.backup(copy)
             # One file alone, without the log beside it.
             copy.execute("PRAGMA journal_mode = DELETE")
+            damage = _damage(copy)
         finally:
             copy.close()
+        if damage:
+            part.unlink()
+            raise _damaged(ledger, damage)
         with part.open("rb") as file:
             os.fsync(file.fileno())
         part.rename(target)
         return target.stat().st_size
     except (sqlite3.Error, OSError) as error:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        if _means_damage(error):
+            raise broken(ledger, error) from error
         said = error.strerror if isinstance(error, OSError) else error
         raise LedgerBroken(f"The backup {target} cannot be written: {said}.", remedy="Name another file.") from error
 
@@ -115,17 +168,32 @@ def _migrate(connection: sqlite3.Connection) -> None:
 
 def broken(path: Path, error: Exception) -> LedgerBroken:
     """What a failure of SQLite or of its disk means, in plain words."""
+    if _means_damage(error):
+        return _damaged(path, str(error))
     return LedgerBroken(
         f"The ledger {path} cannot be used: {error}.",
         remedy="Look at the disk of the state directory (free space, permissions) and start esrgand again.",
     )
 
 
-class Database:
-    """Runs functions on the connection, one after another. Open it with `connect` inside its own thread."""
+def _means_damage(error: Exception) -> bool:
+    # Extended codes have the plain one in their lowest byte.
+    return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", 0) & 0xFF in DAMAGE
 
-    def __init__(self, path: Path) -> None:
+
+def _damaged(path: Path, damage: str) -> LedgerBroken:
+    return LedgerBroken(
+        f"The ledger {path} is damaged ({damage}); without it a picture could be paid for twice.",
+        remedy="Restore the last `esrgand backup`, or have the file mended (sqlite3 FILE .recover), then start.",
+    )
+
+
+class Database:
+    """Runs functions on the connection, one after another. It is opened with `open_` inside its own thread."""
+
+    def __init__(self, path: Path, open_: Callable[[Path], sqlite3.Connection] = connect) -> None:
         self._path = path
+        self._open = open_
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._connection: sqlite3.Connection | None = None
         self._pending: list[tuple[Work, asyncio.Future[Any]]] = []
@@ -134,7 +202,7 @@ class Database:
     async def open(self) -> None:
         """Open, and bring the schema up to date."""
         loop = asyncio.get_running_loop()
-        self._connection = await loop.run_in_executor(self._pool, connect, self._path)
+        self._connection = await loop.run_in_executor(self._pool, self._open, self._path)
 
     async def close(self) -> None:
         """Finish what was asked, then let go."""
@@ -196,6 +264,7 @@ class Database:
             connection.execute("COMMIT")
         except sqlite3.Error as error:
             if connection.in_transaction:
-                connection.execute("ROLLBACK")
+                with contextlib.suppress(sqlite3.Error):  # The first error is the one to tell.
+                    connection.execute("ROLLBACK")
             return [broken(self._path, error)] * len(works)
         return outcomes

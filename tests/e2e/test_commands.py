@@ -234,11 +234,20 @@ def test_a_running_daemon_is_seen_steered_reloaded_and_ended(tmp_path: Path, ser
     # The ledger is damaged: nothing starts on it, and the backup takes its place.
     ledger = tmp_path / "state" / "ledger.db"
     data = bytearray(ledger.read_bytes())
-    data[4096 * 3 : 4096 * 5] = os.urandom(4096 * 2)
+    data[4096:] = os.urandom(len(data) - 4096)
     ledger.write_bytes(data)
-    assert "is damaged" in esrgand(path, "once", status=1)
+    what = str(tmp_path / "in" / "a.png")
+    looks = [["status"], ["show", what], ["retry", what], ["retry", "--failed"], ["release", "--all"], ["prune", "1"]]
+    for arguments in [["once"], ["check"], ["estimate"], ["backup", str(tmp_path / "copy 3.db")], *looks]:
+        said = esrgand(path, *arguments, status=1)
+        assert "is damaged" in said
+        assert "Restore the last `esrgand backup`" in said
+        assert "--take-over" not in said
+    assert not (tmp_path / "copy 3.db").exists()
     ledger.write_bytes(b"")
-    assert "it is empty, and was not" in esrgand(path, "once", status=1)
+    for command in ("once", "check", "status"):
+        said = esrgand(path, command, status=1)
+        assert "is empty, and was not. Restore the last `esrgand backup`" in said
     ledger.write_bytes((tmp_path / "copy 2.db").read_bytes())
     assert esrgand(path, "once").startswith("0 done, 0 failed, 0 held, 0 not ready.\n")
 
