@@ -170,13 +170,15 @@ def _owners(config: "Config", findings: Findings) -> None:
         return  # Our own outboxes would be called another's.
     outboxes = Outboxes(Files(), register, identity)
     for folder in config.folders:
+        anothers = False
         with contextlib.suppress(OSError):
-            if outboxes.is_anothers(folder.outbox):
-                findings.bad(
-                    f"outbox {folder.outbox} belongs to another ledger of esrgand. Give each esrgand an outbox of its "
-                    "own. If that other ledger is gone for good, start once with --take-over; what still lies in the "
-                    "inbox is then upscaled, and paid for, again."
-                )
+            anothers = outboxes.is_anothers(folder.outbox)
+        if anothers:
+            findings.bad(
+                f"outbox {folder.outbox} belongs to another ledger of esrgand. Give each esrgand an outbox of its "
+                "own. If that other ledger is gone for good, start once with --take-over; what still lies in the "
+                "inbox is then upscaled, and paid for, again."
+            )
 
 
 def _writable(place: Path) -> None:

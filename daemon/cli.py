@@ -7,12 +7,13 @@ wrong is a sentence on standard error, never a traceback.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from daemon import __version__
 from daemon.exits import AtOnce, Exit
@@ -20,6 +21,8 @@ from daemon.loop import leave_threads
 
 DEFAULT_CONFIG = "/etc/esrgand/config.toml"
 THREADS_SECONDS = 1.0  # for all that are still in the middle of something, together
+# What names all instead of one, and what to say to a person who names neither or both.
+EVERYTHING = {"retry": "name a picture or a job, or --failed.", "release": "name a picture or a job, or --all."}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -87,26 +90,70 @@ def _positive(text: str) -> int:
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Parse, run the command, exit with its status."""
-    parser = _parser()
-    arguments = parser.parse_args(argv)
-    if arguments.command in ("retry", "release") and bool(arguments.what) == bool(_everything(arguments)):
-        parser.error(f"{arguments.command}: name one, or all of them, not both")
+    _mend_streams()
+    status: Any = Exit.DONE
     patience = THREADS_SECONDS
     try:
-        status = _dispatch(arguments)
-    except AtOnce as end:
-        status, patience = end.status, 0.0
+        try:
+            status = _dispatch(_parsed(argv))
+        except AtOnce as end:
+            status, patience = end.status, 0.0
+        except SystemExit as end:  # Help, or wrong usage.
+            status = end.code
+        except KeyboardInterrupt:
+            _complain("interrupted.")
+            status = Exit.PICTURES
+        sys.stdout.flush()
     except BrokenPipeError:
-        status = Exit.DONE  # Whoever read our output has seen enough.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except KeyboardInterrupt:
-        print("esrgand: interrupted.", file=sys.stderr)
-        status = Exit.PICTURES
-    sys.stdout.flush()
-    sys.stderr.flush()
+        _silence(sys.stdout)  # Whoever read our output has seen enough.
+    except OSError as error:
+        _complain(f"{error.filename or 'standard output'}: {error.strerror}.")
+        _silence(sys.stdout)
+        status = Exit.HOUSE
+    try:
+        sys.stderr.flush()
+    except OSError:
+        _silence(sys.stderr)
     if leave_threads(patience):
         os._exit(status)  # A thread that hangs in a dead mount must not hold up the end.
     sys.exit(status)
+
+
+def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = _parser()
+    arguments = parser.parse_args(argv)
+    if arguments.command in EVERYTHING and bool(arguments.what) == bool(_everything(arguments)):
+        parser.error(f"{arguments.command}: {EVERYTHING[arguments.command]}")
+    return arguments
+
+
+def _mend_streams() -> None:
+    """A stream that was closed when we were started loses what it is given, and no file of ours gets its number.
+
+    What a person should have read from standard output, and could not, is an error in the end: it is not writable.
+    """
+    for number, flags in enumerate((os.O_RDONLY, os.O_RDONLY, os.O_WRONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            device = os.open(os.devnull, flags)
+            if device != number:
+                os.dup2(device, number)
+                os.close(device)
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", encoding="utf-8", buffering=1, closefd=False)  # noqa: SIM115
+
+
+def _silence(stream: TextIO) -> None:
+    """What could not be written is not tried again when Python ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _complain(text: str) -> None:
+    with contextlib.suppress(OSError):
+        print(f"esrgand: {text}", file=sys.stderr)
 
 
 def _everything(arguments: argparse.Namespace) -> bool:
@@ -153,10 +200,10 @@ def _guarded(command: Callable[[], Exit]) -> Exit:
         return command()
     except ConfigError as error:
         for complaint in error.complaints:
-            print(f"esrgand: {complaint}", file=sys.stderr)
+            _complain(complaint)
         return Exit.CONFIG
     except Fault as fault:
-        print(f"esrgand: {fault.said} {fault.remedy}".rstrip(), file=sys.stderr)
+        _complain(f"{fault.said} {fault.remedy}".rstrip())
         return Exit.HOUSE
 
 
@@ -170,16 +217,18 @@ def _desk(arguments: argparse.Namespace) -> Exit:
         request["what"] = str(Path(what).absolute())
     answer: dict[str, Any] = look.ask(arguments.config, request)
     if "error" in answer:
-        print(f"esrgand: {answer['error']}", file=sys.stderr)
+        _complain(answer["error"])
         return Exit.HOUSE
     if arguments.command == "show" or getattr(arguments, "json", False):
         print(json.dumps(answer, indent=2, ensure_ascii=False))
+        nothing = "" if arguments.command != "show" or answer["jobs"] or answer["waiting"] else "nothing is known"
     else:
-        print(look.in_words(arguments.command, answer))
-    found = arguments.command != "show" or answer["jobs"] or answer["waiting"]
-    if not found:
-        print(f"esrgand: nothing is known of {arguments.what}.", file=sys.stderr)
-    return Exit.DONE if found else Exit.HOUSE
+        nothing = "" if _everything(arguments) else look.nothing(arguments.command, answer)
+        if not nothing:
+            print(look.in_words(arguments.command, answer))
+    if nothing:
+        _complain(f"{nothing} of {arguments.what}.")
+    return Exit.HOUSE if nothing else Exit.DONE
 
 
 if __name__ == "__main__":

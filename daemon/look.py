@@ -108,6 +108,13 @@ def in_words(command: str, answer: dict[str, Any]) -> str:
     return "\n".join(_status(answer))
 
 
+def nothing(command: str, answer: dict[str, Any]) -> str:
+    """What to say where one picture was named and nothing was found to do; ends before the name. Else ""."""
+    if command == "retry" and not answer["retried"]:
+        return "nothing that failed is known"
+    return "nothing that is held is known" if command == "release" and not answer["released"] else ""
+
+
 def _list(title: str, things: list[str], nothing: str) -> str:
     return "\n".join([f"{title}:", *(f"  {thing}" for thing in things)]) if things else nothing
 
@@ -135,4 +142,6 @@ def _status(answer: dict[str, Any]) -> list[str]:
             lines.append(
                 f"{kind}: {each['picture']} ({each['job']}): {each['reason']}{until} {each['remedy']}".rstrip()
             )
+        if more := answer.get("more", {}).get(kind, 0):
+            lines.append(f"{kind}: and {more} more")
     return lines

@@ -40,6 +40,7 @@ PRUNE = """
 
 def summary(db: sqlite3.Connection, now: float) -> dict[str, Any]:
     """What the ledger knows of all jobs: counts by state, spending, and who needs a person."""
+    held, failed = _listed(db, State.HELD), _listed(db, State.FAILED)
     counts = {state.value: 0 for state in State}
     counts |= {state.value: count for state, count in counts_of(db).items()}
     pictures = dict(db.execute("SELECT phase, count(*) FROM picture GROUP BY phase").fetchall())
@@ -51,16 +52,25 @@ def summary(db: sqlite3.Connection, now: float) -> dict[str, Any]:
             "day_usd": round(db.execute(spent, (budget.day_start(now),)).fetchone()[0], 6),
             "month_usd": round(db.execute(spent, (budget.month_start(now),)).fetchone()[0], 6),
         },
-        "held": _listed(db, State.HELD),
-        "failed": _listed(db, State.FAILED),
+        "held": held,
+        "failed": failed,
+        "more": {"held": _count(db, State.HELD) - len(held), "failed": _count(db, State.FAILED) - len(failed)},
     }
+
+
+def _where(state: State) -> str:
+    return FAILED_HERE if state is State.FAILED else f"t.state = '{state.value}'"
+
+
+def _count(db: sqlite3.Connection, state: State) -> int:
+    return int(db.execute(f"SELECT count(*) FROM tile t WHERE {_where(state)}").fetchone()[0])
 
 
 def _listed(db: sqlite3.Connection, state: State) -> list[dict[str, Any]]:
     rows = db.execute(
         "SELECT t.job, j.path, t.reason, t.remedy, t.since, t.due_at FROM tile t JOIN job j ON j.id = t.job "
-        f"WHERE {FAILED_HERE if state is State.FAILED else 't.state = ?'} ORDER BY t.since DESC LIMIT ?",
-        (LISTED_MAX,) if state is State.FAILED else (state, LISTED_MAX),
+        f"WHERE {_where(state)} ORDER BY t.since DESC LIMIT ?",
+        (LISTED_MAX,),
     )
     return [
         {

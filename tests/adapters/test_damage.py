@@ -11,6 +11,7 @@ import pytest
 
 from daemon.adapters.database import SCHEMA_VERSION, Database, backup, connect, opened
 from daemon.adapters.ledger_desk import find_jobs, summary
+from daemon.look import in_words
 from daemon.rules.faults import LedgerBroken
 
 PAGE = 4096
@@ -147,6 +148,15 @@ def test_a_backup_is_whole_and_for_its_owner_alone(path: Path) -> None:
         assert db.execute("SELECT count(*) FROM picture").fetchone() == (PICTURES,)
     with pytest.raises(LedgerBroken, match="File exists"):
         backup(path, target)
+
+
+def test_those_that_need_a_person_are_counted_where_they_are_too_many_to_list(path: Path) -> None:
+    with opened(path) as db:
+        db.execute("UPDATE tile SET state = 'held' WHERE rank < 46")
+        found = summary(db, 0.0)
+    assert (len(found["held"]), found["more"]) == (20, {"held": 26, "failed": 0})
+    head = {"version": "0", "running": False, "state_dir": "/state", "problems": []}
+    assert in_words("status", head | found).splitlines()[-1] == "held: and 26 more"
 
 
 def test_a_defect_of_ours_is_not_called_damage(path: Path) -> None:

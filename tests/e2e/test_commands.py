@@ -93,6 +93,8 @@ def test_wrong_usage_has_a_status_of_its_own(arguments: list[str]) -> None:
     done = subprocess.run([*DAEMON, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 64
     assert "Traceback" not in done.stderr
+    if arguments == ["retry"]:
+        assert "retry: name a picture or a job, or --failed." in done.stderr
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["status"]])
@@ -201,6 +203,8 @@ def test_a_running_daemon_is_seen_steered_reloaded_and_ended(tmp_path: Path, ser
     shown = json.loads(esrgand(path, "show", str(tmp_path / "in" / "a.png")))
     assert shown["jobs"][0]["state"] == "failed"
     assert "a.png" in esrgand(path, "retry", "--failed")
+    for running in ("retry", "release"):
+        assert "is known of nothing.png" in esrgand(path, running, "nothing.png", status=1)
     daemon.expect_event("reported", 2)
     assert "Another esrgand" in esrgand(path, "once", status=1)
 
@@ -229,6 +233,9 @@ def test_a_running_daemon_is_seen_steered_reloaded_and_ended(tmp_path: Path, ser
     assert daemon.end() == 0
     assert "not running" in esrgand(path, "status")
     assert "0 lines" in esrgand(path, "prune", "1")
+    assert "nothing that failed is known of nothing.png." in esrgand(path, "retry", "nothing.png", status=1)
+    assert "nothing that is held is known of nothing.png." in esrgand(path, "release", "nothing.png", status=1)
+    assert "Nothing that is held was found." in esrgand(path, "release", "--all")
     esrgand(path, "backup", str(tmp_path / "copy 2.db"))
 
     # The ledger is damaged: nothing starts on it, and the backup takes its place.

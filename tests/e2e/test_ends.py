@@ -1,12 +1,13 @@
 """However it ends: in time, with everything accounted for, and never with a traceback."""
 
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from e2e.world import Daemon, Server, config, encoded, esrgand, outbox
+from e2e.world import DAEMON, SECONDS_MAX, Daemon, Process, Server, config, encoded, esrgand, outbox
 
 UNREACHABLE = "http://127.0.0.1:9/v1"
 
@@ -89,3 +90,43 @@ def test_once_that_is_interrupted_says_how_far_it_came(tmp_path: Path) -> None:
     assert "0 done, 0 failed, 0 held, 0 not ready, 1 waiting." in once.lines
     assert outbox(tmp_path / "out") == {}
     server.end(signal.SIGKILL)
+
+
+# Output that nobody can read
+
+
+def redirected(path: Path, redirection: str, *arguments: str) -> tuple[int, str]:
+    """Its status, and what it printed where that was left open."""
+    options = [] if arguments[0] in ("schema", "--help") else ["--config", str(path)]
+    command = ["sh", "-c", f'exec "$@" {redirection}', "sh", *DAEMON, *arguments, *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=SECONDS_MAX)
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_cannot_be_written_is_a_sentence(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch, unbuffered: str
+) -> None:
+    monkeypatch.setenv("PYTHONUNBUFFERED", unbuffered)
+    path = config(tmp_path, server.base_url)
+    help_ = [] if unbuffered else [["--help"]]  # argparse itself lets that pass.
+    for arguments in (["once"], ["status", "--json"], ["check"], ["schema"], *help_):
+        for redirection, why in ((">/dev/full", "No space left on device"), (">&-", "Bad file descriptor")):
+            status, said = redirected(path, redirection, *arguments)
+            assert status == 1, (arguments, redirection)
+            assert f"esrgand: standard output: {why}." in said, (arguments, redirection)
+    assert redirected(path, "2>/dev/full", "show", "nothing")[0] == 1
+
+
+def test_it_goes_on_where_nobody_reads_its_log(tmp_path: Path, server: Server) -> None:
+    path = config(tmp_path, server.base_url)
+    (tmp_path / "in" / "a.png").write_bytes(encoded(1, ".png"))
+    assert redirected(path, "2>&- <&-", "once") == (0, "1 done, 0 failed, 0 held, 0 not ready.\n")
+    daemon = Process(["sh", "-c", 'exec "$@" >&- 2>&- <&-', "sh", *DAEMON, "run", "--config", str(path)])
+    for _ in range(100):
+        if "not running" not in (said := esrgand(path, "status")):
+            break
+    assert "1 done" in said
+    assert daemon.end() == 0
