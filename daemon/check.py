@@ -14,21 +14,22 @@ import sys
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import structlog
 
 from daemon import commands, loop, wiring
 from daemon import config as configuration
+from daemon.adapters import control, mounts
 from daemon.adapters import log as logs
-from daemon.adapters import mounts
 from daemon.adapters.clock import SystemClock
 from daemon.adapters.database import examine, opened
 from daemon.adapters.disk_faults import fault_from
 from daemon.adapters.files import Files
 from daemon.adapters.http import Http, Lane, Peer
 from daemon.adapters.ledger_desk import state_paths
+from daemon.adapters.listener import Listener
 from daemon.adapters.outboxes import Outboxes
 from daemon.adapters.records import identity_of
 from daemon.config_values import EMBEDDED, is_loopback
@@ -67,12 +68,12 @@ class Findings:
             print(f"  WRONG {text}")
 
     @contextmanager
-    def trying(self, what: str) -> Iterator[None]:
-        """A fault inside is what is wrong."""
+    def trying(self, what: str, about: str = "") -> Iterator[None]:
+        """A fault inside is what is wrong. about: with what, where the fault's own words do not say."""
         try:
             yield
         except Fault as fault:
-            self.bad(f"{fault.said} {fault.remedy}".rstrip())
+            self.bad(f"{about}{fault.said} {fault.remedy}".rstrip())
         else:
             self.good(what)
 
@@ -84,9 +85,8 @@ def check(path: Path) -> Exit:
     logs.configure("error", config.log.format, sys.stderr, [key.reveal()] if key.reveal() else [])
     findings = Findings()
     findings.good(f"the configuration {path} is right")
-    for secret in (key, token, commands.hook_secret(config)):
-        if secret is not None and secret.warning:
-            findings.advise(secret.warning)
+    for exposure in commands.exposures(config, key, token, commands.hook_secret(config)):
+        findings.advise(exposure)
     loop.run(_check(config, key.reveal(), findings))
     print("Everything works." if not findings.wrong else f"{findings.wrong} to mend.")
     return Exit.HOUSE if findings.wrong else Exit.DONE
@@ -96,9 +96,12 @@ async def _check(config: "Config", key: str, findings: Findings) -> None:
     clock, log = SystemClock(), structlog.get_logger()
     with findings.trying(f"state_dir {config.state_dir} can be written"):
         wiring.make_state_dir(config.state_dir)
+    if exposure := configuration.exposed_folder(config.state_dir):
+        findings.advise(exposure)
     for folder in config.folders:
         await asyncio.to_thread(_folder, folder, findings)
     await asyncio.to_thread(_owners, config, findings)
+    await _listener(config, findings)
     async with AsyncExitStack() as stack:
         if config.api.base_url == EMBEDDED:
             stack.callback(shutil.rmtree, config.state_dir / "check", ignore_errors=True)
@@ -119,6 +122,23 @@ async def _check(config: "Config", key: str, findings: Findings) -> None:
                 findings.advise(advice)
         with contextlib.suppress(Fault):
             await _clock(http, api.base_url, clock, findings)
+
+
+async def _listener(config: "Config", findings: Findings) -> None:
+    """Whether the port is free, or our own running daemon has it."""
+    if config.http.address is None:
+        return
+    with contextlib.suppress(Fault):
+        if await asyncio.to_thread(control.ask, state_paths(config.state_dir)[2], {"ask": "status"}) is not None:
+            return
+    listener = Listener(list, _nothing, None)
+    with findings.trying(f"[http] listen {config.http.listen} is free"):
+        await listener.start(*config.http.address)
+    await listener.close()
+
+
+async def _nothing() -> dict[str, Any]:
+    return {}
 
 
 async def _clock(http: Http, base_url: str, clock: SystemClock, findings: Findings) -> None:
@@ -152,7 +172,7 @@ def _folder(folder: "FolderConfig", findings: Findings) -> None:
     places = [("outbox", outbox), ("archive", folder.archive), ("failed", folder.failed)]
     for name, place in places:
         if place is not None:
-            with findings.trying(f"{name} {place} takes files, and renames them"):
+            with findings.trying(f"{name} {place} takes files, and renames them", f"{name}: "):
                 _writable(place)
     if os.access(outbox, os.W_OK) and shutil.disk_usage(outbox).free < ROOM_BYTES_MIN:
         findings.advise(f"outbox {outbox} has less than 1 GiB of room left.")

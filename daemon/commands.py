@@ -67,6 +67,14 @@ def hook_secret(config: "Config") -> Secret | None:
     return configuration.read_secret("webhook.secret_file", place) if config.webhook.public_url and place else None
 
 
+def exposures(config: "Config", *secrets: Secret | None) -> list[str]:
+    """What a person should mend about the files that the secrets are in."""
+    found = [secret.warning for secret in secrets if secret is not None]
+    if config.storage.kind == "gcs" and config.storage.credentials_file is not None:
+        found.append(configuration.exposed_file("storage.credentials_file", config.storage.credentials_file))
+    return list(filter(None, found))
+
+
 async def _run(
     settings: Settings,
     path: Path,
@@ -95,6 +103,7 @@ async def _run(
                 said, remedy = error.said, error.remedy
             if before is not None and not service.told:
                 # The new configuration is right and cannot be used (a port that is taken): back to the old one.
+                remedy = f"{remedy} The configuration of before is taken up again.".lstrip()
                 service.log.error("configuration_unusable", reason=said, remedy=remedy)
                 (config, key, token, hook), before = before, None
                 continue
@@ -127,9 +136,8 @@ def make_service(
     hidden = [secret.reveal() for secret in (key, token, hook) if secret is not None and secret.reveal()]
     logs.configure(level or config.log.level, config.log.format, sys.stderr, hidden)
     log = structlog.get_logger()
-    for secret in (key, token, hook):
-        if secret is not None and secret.warning:
-            log.warning("secret_exposed", reason=secret.warning)
+    for reason in exposures(config, key, token, hook):
+        log.warning("secret_exposed", reason=reason)
     shown_token, shown_hook = (secret.reveal() if secret is not None else None for secret in (token, hook))
     return Service(
         config, key.reveal(), shown_token, shown_hook, SystemClock(), log, notifier, orders, once=once, on_beat=on_beat
@@ -146,7 +154,8 @@ async def _reloads(path: Path, orders: Orders, notifier: Notifier, service: Serv
             config = await asyncio.to_thread(configuration.load, path)
             orders.take_up((config, *secrets(config), hook_secret(config)))
         except ConfigError as error:
-            service.log.error("configuration_refused", reasons=list(error.complaints))
+            remedy = "Mend it and reload again; the configuration of before stays."
+            service.log.error("configuration_refused", reasons=list(error.complaints), remedy=remedy)
             notifier.ready()
         except Exception:
             # Else the next SIGHUP would be heard by nobody.
@@ -166,6 +175,8 @@ def serve(arguments: argparse.Namespace) -> Exit:
     if not key.reveal():
         raise ConfigError(["The server needs a key: give --key-file FILE, or set ESRGAND_API_KEY."])
     logs.configure("info", "auto", sys.stderr, [key.reveal()])
+    if key.warning:
+        structlog.get_logger().warning("secret_exposed", reason=key.warning)
     orders = Orders()
     return orders.end(loop.run(_serve(arguments, orders, key.reveal(), host.strip("[]"), int(port))))
 

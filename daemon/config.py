@@ -16,6 +16,7 @@ import os
 import re
 import tomllib
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -73,8 +74,10 @@ class Secret:
 
 
 def load(path: Path) -> "Config":
-    """Read and check a configuration file; relative paths in it start at its own folder."""
-    return parse(_read_text(path), path.absolute().parent)
+    """Read and check a configuration file; relative paths in it start at its own folder. Complaints name the file."""
+    text = _read_text(path)
+    with _naming(path):
+        return parse(text, path.absolute().parent)
 
 
 def parse(text: str, base: Path) -> "Config":
@@ -95,13 +98,24 @@ def parse(text: str, base: Path) -> "Config":
 
 def read_state_dir(path: Path) -> Path:
     """The one value that `status` needs, without checking the others."""
-    value = _toml(_read_text(path)).get("state_dir", STATE_DIR)
-    if not isinstance(value, str) or not value.strip() or "\0" in value:
-        raise ConfigError(["state_dir: it must be a path in quotes, not empty."])
+    text = _read_text(path)
+    with _naming(path):
+        value = _toml(text).get("state_dir", STATE_DIR)
+        if not isinstance(value, str) or not value.strip() or "\0" in value:
+            raise ConfigError(["state_dir: it must be a path in quotes, not empty."])
+        try:
+            return path.absolute().parent / Path(value).expanduser()
+        except RuntimeError:
+            raise ConfigError(["state_dir: it must be a path whose ~ names a user of this machine."]) from None
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Complaints inside are about this file."""
     try:
-        return path.absolute().parent / Path(value).expanduser()
-    except RuntimeError:
-        raise ConfigError(["state_dir: it must be a path whose ~ names a user of this machine."]) from None
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {complaint}" for complaint in error.complaints) from None
 
 
 def read_key(config: "Config", environ: Mapping[str, str], credentials_dir: Path | None) -> Secret:
@@ -128,8 +142,32 @@ def read_secret(key: str, path: Path) -> Secret:
     except OSError as error:
         complaint = f"{key}: {_shown(str(path))} cannot be read ({error.strerror}); it must hold the secret alone."
         raise ConfigError([complaint]) from None
-    warning = f"{key}: everyone on this machine may read {path}; chmod 600 mends it." if mode & 0o004 else ""
-    return Secret(_checked(f"{key}: {_shown(str(path))}", text), warning)
+    return Secret(_checked(f"{key}: {_shown(str(path))}", text), _exposed(key, path, mode))
+
+
+def exposed_file(key: str, path: Path) -> str:
+    """What a person should mend about a file with a secret that others read for themselves, or ""."""
+    try:
+        return _exposed(key, path, path.stat().st_mode)
+    except OSError:
+        return ""  # Whoever needs it says so.
+
+
+def exposed_folder(state_dir: Path) -> str:
+    """What a person should mend about a state directory, or ""."""
+    try:
+        mode = state_dir.stat().st_mode & 0o7777
+    except OSError:
+        return ""
+    # Its own group may look: somebody has meant that.
+    if not mode & 0o027:
+        return ""
+    what = "change what is in" if mode & 0o022 else "look into"
+    return f"state_dir: other users of this machine may {what} {state_dir} (mode {mode:03o}); chmod 700 mends it."
+
+
+def _exposed(key: str, path: Path, mode: int) -> str:
+    return f"{key}: everyone on this machine may read {path}; chmod 600 mends it." if mode & 0o004 else ""
 
 
 def _checked(where: str, text: str) -> str:

@@ -22,6 +22,7 @@ from daemon.adapters.control import ControlServer
 from daemon.adapters.ledger_desk import state_paths
 from daemon.adapters.listener import Ear, Listener
 from daemon.adapters.systemd import Notifier
+from daemon.config import exposed_folder
 from daemon.config_values import EMBEDDED, is_loopback
 from daemon.dispatcher import Dispatcher
 from daemon.exits import AtOnce, Exit
@@ -130,6 +131,8 @@ class Service:
     async def run(self) -> Exit:
         """Everything, until it is stopped, told to read its configuration again, or done."""
         make_state_dir(self.config.state_dir)
+        if reason := exposed_folder(self.config.state_dir):
+            self.log.warning("state_dir_exposed", reason=reason)
         lock = take_lock(self.config.state_dir)
         try:
             async with AsyncExitStack() as stack:

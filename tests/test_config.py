@@ -10,7 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from daemon.config import ConfigError, Secret, load, parse, read_key, read_secret, read_state_dir
+from daemon.config import (
+    ConfigError,
+    Secret,
+    exposed_file,
+    exposed_folder,
+    load,
+    parse,
+    read_key,
+    read_secret,
+    read_state_dir,
+)
 from daemon.config_model import SECTIONS, Config, clashes
 from daemon.rules.recipe import Recipe
 
@@ -345,6 +355,28 @@ def test_a_key_that_everyone_may_read_is_warned_of(tmp_path: Path, mode: int, wa
     path.write_text("sesame")
     os.chmod(path, mode)
     assert ("chmod 600" in read_secret("api.key_file", path).warning) is warns
+
+
+def test_every_complaint_about_a_file_names_it(tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    path.write_text('state_dir = ""\nstray = 1\n' + SMALLEST)
+    for read, count in ((load, 2), (read_state_dir, 1)):
+        with pytest.raises(ConfigError) as caught:
+            read(path)
+        assert len(caught.value.complaints) == count
+        assert all(said.startswith(f"{path}: s") for said in caught.value.complaints)
+
+
+@pytest.mark.parametrize(
+    ("mode", "said"),
+    [(0o700, ""), (0o750, ""), (0o770, "change"), (0o755, "look into"), (0o701, "look into"), (0o1777, "change")],
+)
+def test_a_state_directory_that_is_open_to_others_is_warned_of(tmp_path: Path, mode: int, said: str) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state").chmod(mode)
+    warning = exposed_folder(tmp_path / "state")
+    assert (said in warning) if said else warning == ""
+    assert exposed_folder(tmp_path / "none") == exposed_file("key", tmp_path / "none") == ""
 
 
 def test_a_secret_does_not_print() -> None:

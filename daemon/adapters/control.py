@@ -53,15 +53,14 @@ class ControlServer:
 
     def _bound(self) -> socket.socket:
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        before = os.umask(0o177)
         try:
             with _short(self._path) as address:
                 listener.bind(address)
+                # Until it listens nobody can connect, whatever the umask let through: and the umask is everybody's.
+                Path(address).chmod(0o600)
         except OSError:
             listener.close()
             raise
-        finally:
-            os.umask(before)
         return listener
 
     async def close(self) -> None:

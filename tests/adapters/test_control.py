@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 import stat
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -94,6 +95,23 @@ async def test_the_socket_is_for_its_owner_alone(server: ControlServer, path: Pa
     assert mode & 0o777 == 0o600
     assert (path.parent / "another").touch() is None
     assert (path.parent / "another").stat().st_mode & 0o777 == 0o644, "the mask is as it was"
+
+
+async def test_the_mask_that_all_threads_share_is_left_alone(path: Path, answerer: Answerer) -> None:
+    """Another thread may be making a result that is for others to read."""
+    called: list[Any] = []
+    server = ControlServer(path, answerer)
+    before = os.umask(0o002)
+    sys.setprofile(lambda _, event, what: called.append(what) if event == "c_call" else None)
+    try:
+        await server.start()
+    finally:
+        sys.setprofile(None)
+        os.umask(before)
+    assert called
+    assert os.umask not in called
+    assert path.stat().st_mode & 0o777 == 0o600
+    await server.close()
 
 
 async def test_a_fault_is_said_in_its_words(server: ControlServer, path: Path) -> None:

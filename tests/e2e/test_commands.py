@@ -10,7 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from e2e.world import DAEMON, Daemon, Emulator, Process, Server, config, encoded, esrgand, outbox
+from e2e.world import DAEMON, KEY, Daemon, Emulator, Process, Server, config, encoded, esrgand, outbox
+
+from daemon.commands import exposures
+from daemon.config import Secret, parse
 
 UNREACHABLE = "http://127.0.0.1:9/v1"
 
@@ -121,6 +124,62 @@ def test_check_and_estimate_say_what_is_and_spend_nothing(tmp_path: Path, server
     assert outbox(tmp_path / "out") == {}
 
 
+def test_check_says_what_is_open_to_others_what_is_taken_and_which_folder_is_gone(
+    tmp_path: Path, server: Server
+) -> None:
+    path = config(tmp_path, server.base_url, extra='after_failure = "move"\nfailed = "bad"')
+    taken = server.base_url.split("/")[2]
+    rewritten(path, 'listen = "127.0.0.1:0"', f'listen = "{taken}"')
+    (tmp_path / "state").mkdir(mode=0o755)
+    (tmp_path / "out").rmdir()
+    said = esrgand(path, "check", status=1).splitlines()
+    assert f"  WRONG [http] listen: {taken} cannot be used" in "\n".join(said)
+    for name, place in (("outbox", "out"), ("failed", "bad")):
+        assert any(line.startswith(f"  WRONG {name}: {tmp_path / place} is not there.") for line in said)
+    assert any(line.startswith("  mind  state_dir: other users") for line in said)
+
+    (tmp_path / "out").mkdir()
+    rewritten(path, f'listen = "{taken}"', 'listen = "127.0.0.1:0"')
+    (tmp_path / "key").chmod(0o644)
+    once = Daemon(path, "once")
+    assert once.wait() == 0
+    assert "look into" in once.expect_event("state_dir_exposed")["reason"]
+    assert "api.key_file" in once.expect_event("secret_exposed")["reason"]
+
+
+def test_every_file_with_a_secret_that_others_read_is_told(tmp_path: Path) -> None:
+    key = tmp_path / "gcs.json"
+    key.touch()
+    storage = f'[storage]\nbucket = "a-bucket"\ncredentials_file = "{key}"\n'
+    made = parse(f'[[folder]]\ninbox = "in"\noutbox = "out"\n{storage}', tmp_path)
+    key.chmod(0o644)
+    told = [f"storage.credentials_file: everyone on this machine may read {key}; chmod 600 mends it."]
+    assert exposures(made, Secret("x", "The key is open."), None) == ["The key is open.", *told]
+    key.chmod(0o640)
+    assert exposures(made, Secret("x"), None) == []
+    key.chmod(0o644)
+    key.write_text(KEY)
+    command = ["serve", "--listen", "127.0.0.1:0", "--dir", str(tmp_path / "s"), "--key-file", str(key)]
+    serve = Process([*DAEMON, *command])
+    serve.expect(lambda line: "secret_exposed" in line and "--key-file" in line, "warning")
+    serve.expect(lambda line: line.startswith("http"), "base URL")
+    assert serve.end() == 0
+
+
+def test_a_ledger_that_cannot_be_read_makes_no_outbox_anothers(tmp_path: Path, server: Server) -> None:
+    path = config(tmp_path, server.base_url)
+    assert Daemon(path, "once").wait() == 0
+    ledger = tmp_path / "state" / "ledger.db"
+    ledger.rename(tmp_path / "aside")
+    said = esrgand(path, "check", status=1)
+    assert "belongs to another ledger" in said, "a new one would be"
+    assert "upscaled, and paid for, again" in said
+    ledger.write_text("something else entirely" * 1000)
+    said = esrgand(path, "check", status=1)
+    assert "is damaged" in said
+    assert "another ledger" not in said
+
+
 def test_once_ends_with_3_where_a_picture_did_not_make_it(tmp_path: Path, server: Server) -> None:
     path = config(tmp_path, server.base_url, extra="give_up_seconds = 0.1\nafter_failure = 'move'\nfailed = 'bad'")
     (tmp_path / "in" / "a.png").write_bytes(encoded(1, ".png"))
@@ -212,7 +271,9 @@ def test_a_running_daemon_is_seen_steered_reloaded_and_ended(tmp_path: Path, ser
     assert "File exists" in esrgand(path, "backup", str(tmp_path / "copy.db"), status=1)
     unknown_key(path)
     daemon.process.send_signal(1)
-    daemon.expect_event("configuration_refused")
+    refused = daemon.expect_event("configuration_refused")
+    assert f"{path}: api.pol_seconds_min: unknown key" in refused["reasons"][0]
+    assert "the configuration of before stays" in refused["remedy"]
     rewritten(path, "pol_seconds_min", "poll_seconds_min")
     rewritten(path, 'outbox = "out"', 'outbox = "out2"')
     (tmp_path / "out2").mkdir()
@@ -225,17 +286,22 @@ def test_a_running_daemon_is_seen_steered_reloaded_and_ended(tmp_path: Path, ser
     taken = server.base_url.split("/")[2]
     rewritten(path, 'listen = "127.0.0.1:0"', f'listen = "{taken}"')
     daemon.process.send_signal(1)
-    assert taken in daemon.expect_event("configuration_unusable")["reason"]
+    unusable = daemon.expect_event("configuration_unusable")
+    assert taken in unusable["reason"]
+    assert "The configuration of before is taken up again." in unusable["remedy"]
     daemon.expect_event("watching", 3)
+    assert "WRONG" not in esrgand(path, "check"), "it is our own daemon that runs"
     rewritten(path, f'listen = "{taken}"', 'listen = "127.0.0.1:0"')
     assert "0 lines" in esrgand(path, "prune", "1"), "all of it is of today"
     esrgand(path, "prune", "0", status=64)
     assert daemon.end() == 0
     assert "not running" in esrgand(path, "status")
+    (tmp_path / "state" / "lock").unlink()
     assert "0 lines" in esrgand(path, "prune", "1")
     assert "nothing that failed is known of nothing.png." in esrgand(path, "retry", "nothing.png", status=1)
     assert "nothing that is held is known of nothing.png." in esrgand(path, "release", "nothing.png", status=1)
     assert "Nothing that is held was found." in esrgand(path, "release", "--all")
+    assert (tmp_path / "state" / "lock").stat().st_mode & 0o777 == 0o600
     esrgand(path, "backup", str(tmp_path / "copy 2.db"))
 
     # The ledger is damaged: nothing starts on it, and the backup takes its place.
