@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -114,6 +115,8 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         sys.stderr.flush()
     except OSError:
         _silence(sys.stderr)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: os._exit(status))  # Nothing is left to do but to wait for threads.
     if leave_threads(patience):
         os._exit(status)  # A thread that hangs in a dead mount must not hold up the end.
     sys.exit(status)
