@@ -229,7 +229,10 @@ class Database:
         if self._drain is None or self._drain.done():
             self._drain = asyncio.create_task(self._commit_pending())
         # A caller that is cancelled must not take a commit with it that others share.
-        return await asyncio.shield(future)
+        outcome = asyncio.shield(future)
+        # Nor does a failure ask for an ear that is gone: who is cancelled in the same moment does not hear of it.
+        outcome.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return await outcome
 
     async def _commit_pending(self) -> None:
         loop = asyncio.get_running_loop()

@@ -179,8 +179,8 @@ def test_outboxes_that_take_nothing_cost_nothing(build: Build, server: Server) -
     for name in house.folders:
         house.drop(name, 2)
     assert "MiB of room" in house.closed("room:1")
-    assert "is read-only" in house.closed("room:2")
-    assert "is no longer on disk-gone" in house.closed("room:3")
+    assert "is read-only" in house.closed("outbox:2")
+    assert "is no longer on disk-gone" in house.closed("outbox:3")
     daemon.expect_event("done", 2)
     daemon.expect_event("uploaded", 8)
     problems = house.problems()
@@ -355,7 +355,9 @@ def test_a_state_directory_that_runs_full_costs_nothing(build: Build, server: Se
     # In the middle of ten creates.
     filler = house.space.fill(house.folder / "state")
     assert daemon.wait() == 1
-    [ended] = [event for event in daemon.events if event["level"] == "error"]
+    errors = [event for event in daemon.events if event["level"] == "error"]
+    assert len(errors) == 1, str(errors)
+    [ended] = errors
     assert "ledger.db cannot be used: database or disk is full." in ended["reason"]
     assert "free space" in ended["remedy"]
     assert all(line.startswith("{") for line in daemon.lines), "no traceback"
