@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from e2e.world import KEY, Daemon, Server, config, encoded
 
+MESSAGES_MAX = 50
+
 
 @pytest.fixture
 def manager(tmp_path: Path) -> Iterator[socket.socket]:
@@ -24,9 +26,10 @@ def name_of(tmp_path: Path) -> str:
 
 
 def hear(manager: socket.socket, word: str) -> list[str]:
-    """Every message up to the one with this word."""
+    """Every message up to the one with this word; there are more of them for as long as the daemon lives."""
     heard: list[str] = []
     while not any(word in message for message in heard):
+        assert len(heard) < MESSAGES_MAX, heard[-5:]
         heard.append(manager.recv(65536).decode())
     return heard
 
@@ -49,7 +52,7 @@ def test_it_is_ready_after_the_first_scan_and_tells_how_it_goes(tmp_path: Path, 
     assert "MONOTONIC_USEC=" in hear(manager, "RELOADING=1")[-1]
     hear(manager, "READY=1")
     (tmp_path / "in").rename(tmp_path / "gone")
-    assert "1 problem" in hear(manager, "1 problem")[-1]
+    hear(manager, f"The inbox {tmp_path / 'in'} is ")
     daemon.process.send_signal(signal.SIGTERM)
     hear(manager, "STOPPING=1")
     assert daemon.end() == 0
