@@ -103,10 +103,14 @@ class HouseDisk:
         Raises AnotherLedgers; an outbox that is not there now is looked at again when it is written to.
         """
         self._outboxes, self._ours = ours, frozenset(roots)
-        for root in self._ours:
-            await self._at_start(root, partial(ours.check, root))
-        for root in set(others) - self._ours:
-            self._mounts[root] = await self._at_start(root, partial(self._files.mount, root))
+        # All at once: those that hang are waited for together.
+        looks = [self._at_start(root, partial(ours.check, root)) for root in self._ours]
+        for outcome in await asyncio.gather(*looks, return_exceptions=True):
+            if outcome is not None:
+                raise outcome
+        rest = sorted(set(others) - self._ours)
+        found = await asyncio.gather(*(self._at_start(root, partial(self._files.mount, root)) for root in rest))
+        self._mounts |= zip(rest, found, strict=True)
 
     async def _at_start(self, root: Path, work: Callable[[], T]) -> T | None:
         """Its outcome, or None where the place is not there or hangs."""
