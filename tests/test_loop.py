@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from daemon.loop import leave_threads, run, unless
+from daemon.loop import run, unless
 
 SECONDS_MAX = 30.0
 
