@@ -52,7 +52,9 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--keep", action="store_true", help="watch on until Ctrl-C")
     for name, text in (("run", "the daemon"), ("once", "everything that is in the inboxes now, then the end")):
         add(name, text).add_argument(
-            "--take-over", action="store_true", help="fill outboxes that another ledger has marked as its own"
+            "--take-over",
+            action="store_true",
+            help="fill outboxes that another ledger marked, and take inboxes for what is there now",
         )
     add("check", "try all that the daemon needs and say what to mend")
     add("estimate", "what is waiting and what it would cost; spends nothing")

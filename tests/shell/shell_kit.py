@@ -1,5 +1,6 @@
 """What the tests of the asynchronous shell share: a whole house, real but for the services and the clock."""
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -7,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 import structlog
 from fakes.clock import FakeClock
 from fakes.facts import bring, settled
@@ -25,6 +27,7 @@ from daemon.gates import Gates
 from daemon.pipeline.detect import Detector
 from daemon.pipeline.write import Writer
 from daemon.ports import mark
+from daemon.rules.faults import Fault
 from daemon.rules.job import Tile
 from daemon.rules.lifecycle import State
 from daemon.rules.names import Selection
@@ -193,3 +196,26 @@ async def _folder(config: FolderConfig, world: World, handed: list[Candidate], s
         wake=lambda: None,
     )
     return Folder(id_, config, inbox, detector)
+
+
+async def fly(house: House, tile: Tile) -> Tile:
+    """Let it fly until it lands or waits; where it is then."""
+    await house.dispatcher.flight.fly(tile)
+    return await house.now(tile)
+
+
+async def fly_all(house: House, tiles: list[Tile]) -> list[Tile]:
+    await asyncio.gather(*(house.dispatcher.flight.fly(tile) for tile in tiles))
+    return [await house.now(tile) for tile in tiles]
+
+
+async def fault_of(house: House, tile: Tile) -> Fault:
+    with pytest.raises(Fault) as caught:
+        await house.dispatcher.flight.fly(tile)
+    return caught.value
+
+
+def wait_for_gates(house: House) -> None:
+    """Let the time pass until every closed gate may be probed."""
+    waits = [house.gates.seconds_left(closed.name) or 0.0 for closed in house.gates.closed()]
+    house.clock.advance(max(waits, default=0.0))

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,6 @@ from daemon.rules.lifecycle import NEVER, Failed, State
 SCHEMA = json.loads((Path(daemon.__file__).parent / "sidecar.schema.json").read_text())
 RESULT = b"the result"
 GIVEN_UP = Failed("It does not decode.", "Save it again.", "picture")
-
-
-@pytest.fixture
-async def at_work(tmp_path: Path, clock: FakeClock) -> AsyncIterator[House]:
-    async with house(tmp_path, clock) as at_work:
-        yield at_work
 
 
 async def fetched(house: House, path: str = "a.png", data: bytes = b"a picture", result: bytes = RESULT) -> Tile:

@@ -1,14 +1,11 @@
 """Fetch: only the whole result, of the size that was asked for, gets into staging."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import BinaryIO
 
 import pytest
 import pyvips
-from fakes.clock import FakeClock
 from fakes.predictor import FakePredictor
-from shell_kit import House, house
+from shell_kit import House
 
 from daemon.pipeline.fetch import fetch
 from daemon.rules.faults import NotAPicture
@@ -34,12 +31,6 @@ class Host(FakePredictor):
     async def download(self, url: str, sink: BinaryIO, bytes_max: int) -> int:
         sink.write(self.body)
         return len(self.body)
-
-
-@pytest.fixture
-async def at_work(tmp_path: Path, clock: FakeClock) -> AsyncIterator[House]:
-    async with house(tmp_path, clock) as at_work:
-        yield at_work
 
 
 async def fetched(house: House, body: bytes) -> Tile:

@@ -1,6 +1,5 @@
 """Sweep and probes: what is looked after while pictures travel, and while none does."""
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -17,12 +16,6 @@ DENIED = Fault(
     "Deleting is not allowed.", blame=Blame.SERVICE, outlook=Outlook.LASTING, gate=Gate.STORAGE, remedy="Allow it."
 )
 DOWN = Fault("It is down.", blame=Blame.SERVICE, gate=Gate.API)
-
-
-@pytest.fixture
-async def at_work(tmp_path: Path, clock: FakeClock) -> AsyncIterator[House]:
-    async with house(tmp_path, clock) as at_work:
-        yield at_work
 
 
 async def over(house: House, number: int) -> str:
