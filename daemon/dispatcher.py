@@ -101,7 +101,7 @@ class Dispatcher:
         self.lanes["flight"].find = self._find_flights
         self.lanes["flight"].next_due = self._next_flight
         # Each outbox has workers of its own: one that hangs holds up no other.
-        self.write_lanes = [self._write_lane(id_) for id_ in self.folders]
+        self.write_lanes = {id_: self._write_lane(id_) for id_ in self.folders}
         self.busy_tasks: dict[asyncio.Task[None], float] = {}
 
     def _lane(
@@ -210,12 +210,12 @@ class Dispatcher:
     def poke(self, state: State) -> None:
         """Wake the lane of a state."""
         name = STATE_LANES[state]
-        for lane in self.write_lanes if name == "write" else [self.lanes[name]]:
+        for lane in self.write_lanes.values() if name == "write" else [self.lanes[name]]:
             lane.poke()
 
     def all_lanes(self) -> "list[Lane[Tile, Key] | Lane[tuple[Picture, Tile], int]]":
         """Every lane."""
-        return [*self.lanes.values(), *self.write_lanes]
+        return [*self.lanes.values(), *self.write_lanes.values()]
 
     def poke_all(self) -> None:
         """Wake everybody: a person changed something in the ledger."""
@@ -329,6 +329,12 @@ class Dispatcher:
             tasks.append(group.create_task(lane.feed(), name=f"{lane.name} feed"))
             tasks += [group.create_task(lane.labour(), name=f"{lane.name} {n}") for n in range(lane.width)]
         return tasks
+
+    def rests(self) -> bool:
+        """Whether nothing is in hand, but for what waits for an outbox that is broken."""
+        closed = {gate.name for gate in self.gates.closed()}
+        waiting = [lane for id_, lane in self.write_lanes.items() if outbox_gate(id_) in closed]
+        return all(lane.is_idle() for lane in self.all_lanes() if lane not in waiting)
 
     async def is_idle(self) -> bool:
         """Whether nothing is left that could move by itself."""

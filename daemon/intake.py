@@ -140,6 +140,11 @@ class Intake:
         """Whether every folder was scanned and nothing in them is on its way."""
         return all(folder.detector.is_idle() for folder in self.folders.values())
 
+    def rests(self) -> bool:
+        """The same of the folders that are there."""
+        folders = self.folders.values()
+        return all(folder.detector.fault is not None or folder.detector.is_idle() for folder in folders)
+
     def faults(self) -> list[Fault]:
         """The faults of folders that are unavailable now."""
         return [folder.detector.fault for folder in self.folders.values() if folder.detector.fault is not None]

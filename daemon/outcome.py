@@ -18,26 +18,36 @@ from daemon.rules.names import shown
 from daemon.wiring import Wired
 
 HOUSE_SECONDS = 30.0  # how long `once` waits for a disk or folder that a person has to mend
+RESTS_MIN = 3  # between two steps a picture is in nobody's hands for a moment
 MOVING = tuple(state for state in MILESTONES if state is not State.DONE)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Outcome:
-    """Of one run. started_at: wall, seconds."""
+    """Of one run. started_at: wall, seconds. rested: so often in a row nothing was moving any more."""
 
     wired: Wired
     dispatcher: Dispatcher
     intake: Intake
     health: Health
     started_at: float
+    rested: int = 0
 
     def is_stuck(self) -> bool:
-        """Whether something is broken that waiting does not mend."""
+        """Whether something is broken that waiting does not mend; to be asked again and again.
+
+        What is one folder's trouble ends it only when the others' pictures are done.
+        """
         patience = self.wired.world.clock.wall() - HOUSE_SECONDS
-        return bool(self.intake.faults()) or any(
-            gate.fault.outlook is Outlook.LASTING or (gate.fault.blame is Blame.HOUSE and gate.closed_at < patience)
-            for gate in self.dispatcher.gates.closed()
-        )
+        closed = self.dispatcher.gates.closed()
+        broken = [gate for gate in closed if gate.fault.blame is Blame.HOUSE and gate.closed_at < patience]
+        if any(gate.fault.outlook is Outlook.LASTING for gate in closed) or any(
+            ":" not in gate.name for gate in broken
+        ):
+            return True
+        rests = (broken or self.intake.faults()) and self.intake.rests() and self.dispatcher.rests()
+        self.rested = self.rested + 1 if rests else 0
+        return self.rested >= RESTS_MIN
 
     async def is_over(self) -> bool:
         """Whether nothing is left to do."""
