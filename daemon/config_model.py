@@ -168,6 +168,11 @@ class BudgetConfig(_Section):
     pictures_per_drop_max: Annotated[int, within(0, 1e9)] = 0
     """More pictures than this waiting at once are held until a person releases them."""
 
+    @property
+    def is_set(self) -> bool:
+        """Whether there is a limit on money."""
+        return bool(self.usd_per_day_max or self.usd_per_month_max)
+
 
 class HttpConfig(_Section):
     """The daemon's own listener: health, status, webhook."""

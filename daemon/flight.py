@@ -46,7 +46,7 @@ class Trip:
 
 
 IN_FLIGHT = (State.SUBMITTED, State.SUBMITTING)
-ROOM_SECONDS = 5.0
+LOOK_AGAIN_SECONDS = 5.0
 Record = Callable[..., Awaitable[Tile]]
 
 
@@ -164,9 +164,9 @@ class Flight:
                     if visit.is_overtaken() or not self.window.allows(self.flying - self.doubtful - 1):
                         visit.learnt = False
                         return tile
-                    if not await self.room.is_there(tile, sources):
+                    if not await self._is_priced(tile) or not await self.room.is_there(tile, sources):
                         visit.learnt = False
-                        return await self.ledger.postpone(tile, self.clock.wall() + ROOM_SECONDS)
+                        return await self.ledger.postpone(tile, self.clock.wall() + LOOK_AGAIN_SECONDS)
                     event = await self.over_budget(tile) or event
                     wait = reactions.step_back(tile, self.clock.dice()) if isinstance(event, Stale) else 0.0
                     tile = await self.record(tile, event, wait=wait)
@@ -221,11 +221,17 @@ class Flight:
     async def over_budget(self, tile: Tile) -> Held | None:
         """Why the budget does not let it pass, or None."""
         limits, now = self.config.budget, self.clock.wall()
-        if tile.released or not (limits.usd_per_day_max or limits.usd_per_month_max):
+        if tile.released or not limits.is_set:
             return None
         spending = await self.ledger.books.spending(now)
         over = budget.over_budget(spending, limits.usd_per_day_max, limits.usd_per_month_max, now)
         return None if over is None else verdicts.over_budget(*over)
+
+    async def _is_priced(self, tile: Tile) -> bool:
+        """Whether a budget, where there is one, can tell what another run would cost; else the first one shows it."""
+        if tile.released or not self.config.budget.is_set:
+            return True
+        return not (await self.ledger.books.spending(self.clock.wall())).is_a_guess
 
     async def _look_up(self, tile: Tile, trip: Trip) -> Tile:
         """Settle the doubt about a create that may have arrived."""

@@ -204,15 +204,17 @@ class Books:
 
         def work(db: sqlite3.Connection) -> Spending:
             billed = "SELECT total(cost_usd) FROM bill WHERE billed_at >= ?"
-            # What failed for nothing says nothing of what the next one costs.
+            # What failed for nothing says nothing of what the next one costs; and ten large ones may come together.
             paid = "SELECT cost_usd FROM bill WHERE cost_usd > 0 ORDER BY billed_at DESC LIMIT 100"
+            most = db.execute(f"SELECT max(cost_usd) FROM ({paid})").fetchone()[0]
             flying = "SELECT count(*) FROM tile WHERE state IN ('submitting', 'submitted')"
             usual = budget.TYPICAL_PREDICT_SECONDS * budget.USD_PER_SECOND
             return Spending(
                 day_usd=db.execute(billed, (budget.day_start(now),)).fetchone()[0],
                 month_usd=db.execute(billed, (budget.month_start(now),)).fetchone()[0],
                 in_flight=db.execute(flying).fetchone()[0],
-                typical_usd=db.execute(f"SELECT avg(cost_usd) FROM ({paid})").fetchone()[0] or usual,
+                typical_usd=most or usual,
+                is_priced=most is not None,
             )
 
         return await self._database.read(work)

@@ -14,12 +14,21 @@ TYPICAL_PREDICT_SECONDS = 16.1  # until we have seen predictions of our own
 
 @dataclass(frozen=True, slots=True)
 class Spending:
-    """USD billed in this UTC day and month, what is in flight (runs), and what one run usually costs."""
+    """USD billed in this UTC day and month, what is in flight (runs), and what one run may well cost.
+
+    is_priced: whether that comes from bills of our own. Until there is one, only one run at a time is a safe guess.
+    """
 
     day_usd: float
     month_usd: float
     in_flight: int
     typical_usd: float
+    is_priced: bool = True
+
+    @property
+    def is_a_guess(self) -> bool:
+        """Whether another run would be one more at a price that nobody knows."""
+        return self.in_flight > 0 and not self.is_priced
 
 
 def over_budget(spending: Spending, day_max: float, month_max: float, now: float) -> tuple[str, float] | None:

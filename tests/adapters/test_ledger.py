@@ -484,7 +484,9 @@ async def test_an_upload_that_may_have_been_under_way_is_swept(ledger: SqliteLed
 
 async def test_spending_is_by_day_and_month_with_what_is_in_flight(ledger: SqliteLedger) -> None:
     """Of UTC; 1970 had a first of January too."""
-    assert await ledger.books.spending(0.0) == Spending(0.0, 0.0, 0, TYPICAL_PREDICT_SECONDS * USD_PER_SECOND)
+    assert await ledger.books.spending(0.0) == Spending(
+        0.0, 0.0, 0, TYPICAL_PREDICT_SECONDS * USD_PER_SECOND, is_priced=False
+    )
     day = 86_400.0
     for number, at in enumerate((10.0, day + 10.0, 32 * day)):
         tile = (await admit(ledger, settled(b"%d.png" % number, b"%d" % number)))[1]
@@ -497,6 +499,9 @@ async def test_spending_is_by_day_and_month_with_what_is_in_flight(ledger: Sqlit
     tile = await move(ledger, (await admit(ledger, settled(b"y.png", b"y")))[1], State.SUBMITTED)
     await ledger.record(tile, GIVEN_UP, 33 * day, bill=Bill(0.0, 1.0))
     assert (await ledger.books.spending(33 * day)).typical_usd == pytest.approx(cost), "the next one is not for nothing"
+    tile = await move(ledger, (await admit(ledger, settled(b"z.png", b"z")))[1], State.SUBMITTED)
+    await ledger.record(tile, GIVEN_UP, 33 * day, bill=Bill(9 * cost, 1.0))
+    assert (await ledger.books.spending(33 * day)).typical_usd == pytest.approx(9 * cost), "there may be more like that"
 
 
 async def test_submits_are_remembered_with_their_answers(ledger: SqliteLedger) -> None:

@@ -11,6 +11,7 @@ from fakes.facts import BILL, settled
 from fakes.predictor import FakePredictor, cut, refused
 from shell_kit import House, fault_of, fly, fly_all, house
 
+from daemon.flight import LOOK_AGAIN_SECONDS
 from daemon.ports import Progress, Running, Spoiled, mark
 from daemon.rules.faults import Blame, Created, Fault, Gate, LedgerBroken, Outlook
 from daemon.rules.hooks import Hooks
@@ -421,6 +422,21 @@ async def test_the_budget_holds_for_those_who_start_together(tmp_path: Path, clo
         tiles = await fly_all(at_work, [await at_work.uploaded(number) for number in range(10)])
         assert len(at_work.predictor.urls) == runs
         assert [tile.state for tile in tiles].count(State.HELD) == 10 - runs
+
+
+async def test_with_a_budget_the_first_one_shows_the_price(tmp_path: Path, clock: FakeClock) -> None:
+    """Ten at a price that nobody knows could be ten times what was meant."""
+    async with house(tmp_path, clock, budget={"usd_per_day_max": 100}) as at_work:
+        at_work.predictor.answers.extend([Running("processing")] * 60)
+        tiles = [await at_work.uploaded(number) for number in range(5)]
+        tiles = await fly_all(at_work, tiles)
+        assert sorted(tile.state for tile in tiles) == [State.READY] + [State.UPLOADED] * 4
+        assert {(tile.attempts, tile.submits) for tile in tiles if tile.state is State.UPLOADED} == {(0, 0)}
+        clock.advance(LOOK_AGAIN_SECONDS)
+        at_work.predictor.answers.extend([Running("processing")] * 60)
+        await fly_all(at_work, [tile for tile in tiles if tile.state is State.UPLOADED])
+        assert len(at_work.predictor.urls) == 5
+        assert at_work.predictor.running_most > 1
 
 
 async def test_what_is_over_the_budget_is_not_even_uploaded(tmp_path: Path, clock: FakeClock) -> None:
