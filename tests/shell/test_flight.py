@@ -427,16 +427,32 @@ async def test_the_budget_holds_for_those_who_start_together(tmp_path: Path, clo
 async def test_with_a_budget_the_first_one_shows_the_price(tmp_path: Path, clock: FakeClock) -> None:
     """Ten at a price that nobody knows could be ten times what was meant."""
     async with house(tmp_path, clock, budget={"usd_per_day_max": 100}) as at_work:
-        at_work.predictor.answers.extend([Running("processing")] * 60)
-        tiles = [await at_work.uploaded(number) for number in range(5)]
-        tiles = await fly_all(at_work, tiles)
-        assert sorted(tile.state for tile in tiles) == [State.READY] + [State.UPLOADED] * 4
-        assert {(tile.attempts, tile.submits) for tile in tiles if tile.state is State.UPLOADED} == {(0, 0)}
-        clock.advance(LOOK_AGAIN_SECONDS)
-        at_work.predictor.answers.extend([Running("processing")] * 60)
-        await fly_all(at_work, [tile for tile in tiles if tile.state is State.UPLOADED])
-        assert len(at_work.predictor.urls) == 5
-        assert at_work.predictor.running_most > 1
+        predictor, flight = at_work.predictor, at_work.dispatcher.flight
+        may_end, together, get = asyncio.Event(), asyncio.Event(), predictor.get
+
+        async def ends(prediction: str) -> Progress:
+            await may_end.wait()
+            return await get(prediction)
+
+        async def hold(_: str) -> None:
+            if predictor.creating == 4:
+                together.set()
+            await together.wait()
+
+        predictor.get = ends  # type: ignore[method-assign]
+        tasks = [asyncio.create_task(flight.fly(await at_work.uploaded(number))) for number in range(5)]
+        async with asyncio.timeout(60):
+            while sum(task.done() for task in tasks) < 4:
+                await at_work.ledger.counts()
+            assert len(predictor.urls) == 1
+            may_end.set()
+            await asyncio.gather(*tasks)
+            left = await at_work.ledger.due([State.UPLOADED], [1], clock.wall() + LOOK_AGAIN_SECONDS, 9, [])
+            assert [(tile.attempts, tile.submits) for tile in left] == [(0, 0)] * 4
+            clock.advance(LOOK_AGAIN_SECONDS)
+            predictor.on_create = hold  # Only if they go together does any of them come back.
+            await fly_all(at_work, left)
+        assert len(predictor.urls) == 5
 
 
 async def test_what_is_over_the_budget_is_not_even_uploaded(tmp_path: Path, clock: FakeClock) -> None:
