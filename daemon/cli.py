@@ -146,9 +146,9 @@ def _mend_streams() -> None:
                 os.dup2(device, number)
                 os.close(device)
     if sys.stdout is None:
-        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115  (open until the end)
     if sys.stderr is None:
-        sys.stderr = open(2, "w", encoding="utf-8", buffering=1, closefd=False)  # noqa: SIM115
+        sys.stderr = open(2, "w", encoding="utf-8", buffering=1, closefd=False)  # noqa: SIM115  (open until the end)
 
 
 def _silence(stream: TextIO) -> None:
