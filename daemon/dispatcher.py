@@ -14,26 +14,30 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from daemon.delivery import Delivery
+from daemon.departure import Departure
 from daemon.drift import Drift
-from daemon.flight import IN_FLIGHT, Flight
-from daemon.gates import Gates, outbox_gate, room_gate
+from daemon.ears import Ears
+from daemon.flight import Flight
+from daemon.gates import Gates, outbox_gate
 from daemon.lanes import Lane
 from daemon.pipeline import fetch, upload
 from daemon.ports import Sources
 from daemon.probes import Probes
 from daemon.room import Room
-from daemon.rules import names, pacing, reactions
+from daemon.rules import limits, names, pacing, reactions
 from daemon.rules.faults import Changed, Fault, Gate, LedgerBroken, Vanished
 from daemon.rules.hooks import Hooks
 from daemon.rules.job import Bill, Picture, Tile
-from daemon.rules.lifecycle import MILESTONES, NEVER, Event, Failed, Held, Intended, Released, Spoiled, State, Withdrawn
+from daemon.rules.lifecycle import MILESTONES, Event, Failed, Held, Intended, Released, Spoiled, State, Withdrawn
 from daemon.sweep import Sweep
+from daemon.turns import IN_FLIGHT, Turns
+from daemon.turnstile import Turnstile
 from daemon.world import Folder, World
 
 if TYPE_CHECKING:
     from daemon.config_model import Config
 
-RESERVE = 4  # uploaded pictures kept ready for a free slot, beyond as many as there are upload workers
+READY = 3  # uploaded pictures that have been looked at once more, and wait for nothing but a slot
 FETCHES_MAX = 4
 WRITES_MAX = 3  # for each folder
 Key = tuple[str, int]
@@ -60,62 +64,73 @@ class Dispatcher:
         self.world = world
         self.gates = gates
         self.folders = {folder.id: folder for folder in folders}
-        # What is in flight goes on although its folder is no longer configured: it is paid for.
-        self.known_folders: list[int] = list(self.folders)
-        self._turn = 0
         self._held_until: set[float] = set()
         self.stopping = asyncio.Event()
-        self.minute = pacing.SlidingMinute(config.api.creates_per_minute_max)
-        self.slots = asyncio.BoundedSemaphore(config.api.in_flight_max)
+        self.turnstile = Turnstile(world.clock, config.api.in_flight_max, config.api.creates_per_minute_max)
+        self.ears = Ears(world.clock, hooks)
         outboxes = {folder.id: folder.config.outbox for folder in self.folders.values()}
-        self.flight = Flight(
+        self.departure = Departure(
             config=config,
-            clock=world.clock,
-            log=world.log,
+            world=world,
             gates=gates,
-            ledger=world.ledger,
-            predictor=world.predictor,
-            storage=world.storage,
             room=Room(world.clock, gates, world.ledger, world.disk, outboxes),
-            api=world.api,
-            minute=self.minute,
-            window=pacing.Window(config.api.in_flight_max),
-            slots=self.slots,
+            turnstile=self.turnstile,
+            ears=self.ears,
             record=self.record,
             sources=self.sources,
             stopping=self.stopping,
             step=self.step,
-            hooks=hooks,
+        )
+        self.flight = Flight(
+            config=config,
+            world=world,
+            gates=gates,
+            turnstile=self.turnstile,
+            ears=self.ears,
+            departure=self.departure,
+            timetable=pacing.Timetable(config.api.poll_seconds_min / config.api.in_flight_max),
+            record=self.record,
+            stopping=self.stopping,
         )
         gates.on_open = self.poke_all
         self.sweep = Sweep(world, gates, keep=config.storage.keep)
         self.probes = Probes(world, gates, outboxes)
         self.delivery = Delivery(world, gates, self.folders, self.record, self.step)
+        self.turns = Turns(
+            config, world.clock, world.ledger, gates, self.folders, self.departure.admits, list(self.folders)
+        )
         self.lanes: dict[str, Lane[Tile, Key]] = {
             "upload": self._lane("upload", config.storage.uploads_max, (State.ADMITTED,), self._upload),
-            "flight": self._lane("flight", config.api.in_flight_max, IN_FLIGHT, self._fly),
+            "flight": self._lane("flight", config.api.in_flight_max + READY, IN_FLIGHT, self._fly, READY),
             "fetch": self._lane("fetch", FETCHES_MAX, (State.READY,), self._fetch),
             "held": self._lane("held", 1, (State.HELD,), self._release),
         }
-        self.lanes["upload"].find = self._find_uploads
-        self.lanes["flight"].find = self._find_flights
-        self.lanes["flight"].next_due = self._next_flight
+        self.lanes["upload"].find = self.turns.uploads
+        self.lanes["flight"].find = self.turns.flights
+        self.lanes["flight"].next_due = self.turns.next_flight
         # Each outbox has workers of its own: one that hangs holds up no other.
         self.write_lanes = {id_: self._write_lane(id_) for id_ in self.folders}
         self.busy_tasks: dict[asyncio.Task[None], float] = {}
 
     def _lane(
-        self, name: str, width: int, states: tuple[State, ...], work: Callable[[Tile], Awaitable[None]]
+        self,
+        name: str,
+        width: int,
+        states: tuple[State, ...],
+        work: Callable[[Tile], Awaitable[None]],
+        ahead: int = 0,
     ) -> Lane[Tile, Key]:
         ledger, clock = self.world.ledger, self.world.clock
 
         async def find(room: int, in_hand: set[Key]) -> list[Tile]:
-            return await ledger.due(states, self._turns(), clock.wall(), room, in_hand)
+            return await ledger.due(states, self.turns.folders(), clock.wall(), room, in_hand)
 
         async def next_due() -> float | None:
             return await ledger.next_due(states, clock.wall())
 
-        return Lane(name, width, clock, find, lambda tile: tile.key, work, next_due, self.stopping, self.world.log)
+        return Lane(
+            name, width, clock, find, lambda tile: tile.key, work, next_due, self.stopping, self.world.log, ahead
+        )
 
     def _write_lane(self, id_: int) -> Lane[tuple[Picture, Tile], int]:
         return Lane(
@@ -129,48 +144,6 @@ class Dispatcher:
             stopping=self.stopping,
             log=self.world.log,
         )
-
-    # Finding
-
-    async def _find_uploads(self, room: int, in_hand: set[Key]) -> list[Tile]:
-        """Uploads run ahead of the slots, but not far: their URLs would grow old."""
-        ledger = self.world.ledger
-        ahead = await ledger.count(State.UPLOADED) + len(in_hand)
-        reserve = self.config.api.in_flight_max + self.config.storage.uploads_max + RESERVE
-        room = min(room, reserve - ahead)
-        if room <= 0:
-            return []
-        now = self.world.clock.wall()
-        return await ledger.due((State.ADMITTED,), list(filter(self._answers, self._turns())), now, room, in_hand)
-
-    async def _find_flights(self, room: int, in_hand: set[Key]) -> list[Tile]:
-        """What is in flight first; then what could leave."""
-        ledger, now = self.world.ledger, self.world.clock.wall()
-        # Whenever it is to be asked about next: it runs, and takes a slot.
-        found = await ledger.due(IN_FLIGHT, self._turns(), NEVER, room, in_hand)
-        if len(found) < room:
-            ready = [folder for folder in self._turns() if self._answers(folder) and self.flight.admits(folder)]
-            found += await ledger.due((State.UPLOADED,), ready, now, room - len(found), in_hand)
-        return found
-
-    async def _next_flight(self) -> float | None:
-        clock = self.world.clock
-        due = await self.world.ledger.next_due((*IN_FLIGHT, State.UPLOADED), clock.wall())
-        gates: list[str] = [Gate.API, Gate.STORAGE, Gate.ROOM]
-        gates += [gate(folder) for folder in self.folders for gate in (outbox_gate, room_gate)]
-        waits = [self.gates.seconds_left(gate) for gate in gates]
-        times = [clock.wall() + wait for wait in waits if wait is not None and wait > 0]
-        return min([*times, *([] if due is None else [due])], default=None)
-
-    def _turns(self) -> list[int]:
-        """The folders, each time with another one first: where there is room for one only, they take turns."""
-        self._turn += 1
-        start = self._turn % max(1, len(self.known_folders))
-        return self.known_folders[start:] + self.known_folders[:start]
-
-    def _answers(self, folder: int) -> bool:
-        """Whether looking at a source there would not wait for an inbox that is away, or hangs."""
-        return folder not in self.folders or self.folders[folder].detector.fault is None
 
     async def sources(self, tile: Tile) -> Sources:
         """The files that have a tile's content, in folders that we still watch."""
@@ -254,7 +227,7 @@ class Dispatcher:
 
     async def _upload(self, tile: Tile) -> None:
         # What the budget does not let pass today has no need to lie in a bucket until tomorrow.
-        if held := await self.flight.over_budget(tile):
+        if held := await self.departure.over_budget(tile):
             await self.record(tile, held)
             return
         key = names.asset_key(self.world.ledger.identity, tile.job.id, tile.number, tile.uploads)
@@ -307,16 +280,18 @@ class Dispatcher:
     # Running
 
     async def prepare(self) -> None:
-        """Remember what former runs left behind: their folders, and the submits of the last minute."""
-        self.known_folders = await self.world.ledger.folders()
+        """Remember what former runs left behind: their folders, the submits of the last minute, what they learnt."""
+        self.turns.known = await self.world.ledger.folders()
         clock = self.world.clock
         wall, now = clock.wall(), clock.monotonic()
-        span = pacing.WINDOW_SECONDS + self.config.api.create_seconds_max
+        span = limits.WINDOW_SECONDS + self.config.api.create_seconds_max
         submits = await self.world.ledger.books.submits(wall - span)
         answered = [now - max(0.0, wall - answer) if answer is not None else now for _, answer in submits]
-        self.minute.remember(answered)
-        limits = self.config.budget
-        await self.world.ledger.books.budget_is(f"{limits.usd_per_day_max:g}/{limits.usd_per_month_max:g}", wall)
+        self.turnstile.minute.remember(answered)
+        for name, value in (await self.world.ledger.books.paces()).items():
+            self.flight.paces.recall(name, value)
+        usd = self.config.budget
+        await self.world.ledger.books.budget_is(f"{usd.usd_per_day_max:g}/{usd.usd_per_month_max:g}", wall)
 
     def start(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
         """All loops and workers, as tasks of the group."""

@@ -25,6 +25,7 @@ IDLE_SECONDS_MAX = 30.0  # a lane looks at least this often, so that its pulse c
 class Lane(Generic[T, K]):
     """find: up to that many things to do, besides those in hand. next_due: when more will be, in wall seconds, or None.
 
+    width: workers. ahead: things that lie ready for them, as many as there are workers where it is 0.
     work: carries one out; a Fault that it lets out is a house's or service's, and the thing is found again later.
     """
 
@@ -37,11 +38,12 @@ class Lane(Generic[T, K]):
     next_due: Callable[[], Awaitable[float | None]]
     stopping: asyncio.Event
     log: FilteringBoundLogger
+    ahead: int = 0
     pulse: float = 0.0
     benched: dict[K, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.queue: asyncio.Queue[T] = asyncio.Queue(maxsize=self.width)
+        self.queue: asyncio.Queue[T] = asyncio.Queue(maxsize=self.ahead or self.width)
         self.poked = asyncio.Event()
         self.in_hand: set[K] = set()
 
@@ -73,6 +75,8 @@ class Lane(Generic[T, K]):
         """One worker."""
         while not self.stopping.is_set():
             thing = await self.queue.get()
+            if self.queue.empty():
+                self.poke()
             key = self.key(thing)
             try:
                 await self.work(thing)

@@ -69,8 +69,11 @@ class Books(Protocol):
     async def budget_is(self, budget: str, now: float) -> None:
         """The limits, as a text; where they were others, what the budget holds is to be looked at again."""
 
-    async def promised(self, folder: int | None = None) -> int:
-        """Bytes, estimated, of the results that are on their way to staging, or to a folder's outbox."""
+    async def promised(self, folder: int | None = None, besides: Collection[str] = ()) -> int:
+        """Bytes, estimated, of the results that are on their way to staging, or to a folder's outbox.
+
+        besides: jobs that are counted elsewhere.
+        """
 
     async def predictions(self, besides: Tile) -> set[str]:
         """Predictions that are known to be some other tile's: of the last days, and what is in flight."""
@@ -80,6 +83,12 @@ class Books(Protocol):
 
     async def submits(self, since: float) -> list[tuple[float, float | None]]:
         """The submits that left since then, and when each was answered."""
+
+    async def paces(self) -> dict[str, str]:
+        """What was learnt of how long predictions take, as `note_pace` was told."""
+
+    async def note_pace(self, name: str, value: str) -> None:
+        """Something learnt, for the next start."""
 
     async def unwanted_assets(self, limit: int) -> list[str]:
         """Uploaded objects that no prediction will read any more."""
@@ -126,8 +135,9 @@ class Ledger(Protocol):
         now: float,
         limit: int,
         besides: Collection[tuple[str, int]],
+        bytes_max: int | None = None,
     ) -> list[Tile]:
-        """Tiles that may take their next step."""
+        """Tiles that may take their next step. bytes_max: of small contents alone, among the first of each folder."""
 
     async def next_due(self, states: Iterable[State], now: float) -> float | None:
         """When the next tile of these states becomes due."""

@@ -55,15 +55,19 @@ class Room:
             self.answered[folder] = self.clock.monotonic()
             return True
 
-    async def is_there(self, tile: Tile, sources: Sources) -> bool:
-        """Whether staging, and an outbox that waits for it, will take the result besides those on their way."""
-        needs = tile.job.recipe.result_bytes(tile.job.content.width, tile.job.content.height)
-        if not await self._is_ready(Gate.ROOM, None, needs + await self.ledger.books.promised()):
+    async def is_there(self, tile: Tile, sources: Sources, expected: Mapping[tuple[str, int], int]) -> bool:
+        """Whether staging, and an outbox that waits for it, will take the result besides those on their way.
+
+        expected: bytes of the results of tiles that are about to leave, whether the ledger knows it yet or not.
+        """
+        leaving = {job for job, _ in expected}
+        needs = sum(expected.values()) + tile.job.recipe.result_bytes(tile.job.content.width, tile.job.content.height)
+        if not await self._is_ready(Gate.ROOM, None, needs + await self.ledger.books.promised(None, leaving)):
             return False
         for folder in dict.fromkeys(picture.folder for _, picture in sources):
             if not self.gates.admits(outbox_gate(folder)):
                 continue
-            needs_there = needs + await self.ledger.books.promised(folder)
+            needs_there = needs + await self.ledger.books.promised(folder, leaving)
             if await self._is_ready(room_gate(folder), self.outboxes[folder], needs_there):
                 return True
         # Where nobody waits any more, the look at the sources says so.

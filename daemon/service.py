@@ -193,7 +193,7 @@ class Service:
         await control.start()
         stack.push_async_callback(control.close)
         if config.http.address is not None:
-            ear = Ear(self.hook, dispatcher.flight.hear, self._refuse_webhook) if self.hook else None
+            ear = Ear(self.hook, dispatcher.ears.hear, self._refuse_webhook) if self.hook else None
             listener = Listener(health.problems, office.status, self.token, ear)
             stack.push_async_callback(listener.close)
             host, port = config.http.address

@@ -42,6 +42,7 @@ DUE_TILES = (
     f"{TILE_FROM} WHERE t.state = ? AND t.folder = ? "
     "AND (t.due_at <= ? OR (t.due_at > ? AND t.state != 'held')) ORDER BY t.rank LIMIT ?"
 )
+LOOKED_THROUGH = 256  # so many of each folder, where small ones are looked for among large ones
 
 
 class SqliteLedger:
@@ -174,8 +175,13 @@ class SqliteLedger:
         now: float,
         limit: int,
         besides: Collection[tuple[str, int]],
+        bytes_max: int | None = None,
     ) -> list[Tile]:
-        """At most `limit` tiles that may take their next step, in the folders' orders; folders take turns."""
+        """At most `limit` tiles that may take their next step, in the folders' orders; folders take turns.
+
+        bytes_max: of small contents alone, among the first few hundred of each folder.
+        """
+        most = limit + len(besides) if bytes_max is None else LOOKED_THROUGH
 
         def work(db: sqlite3.Connection) -> list[Tile]:
             found: list[Tile] = []
@@ -184,9 +190,10 @@ class SqliteLedger:
                 for folder in folders:
                     rows = db.execute(
                         DUE_TILES,
-                        (state, folder, now, now + PAUSE_SECONDS_MAX, limit + len(besides)),
+                        (state, folder, now, now + PAUSE_SECONDS_MAX, most),
                     )
-                    columns.append([tile for tile in map(tile_from, rows) if tile.key not in besides])
+                    tiles = [tile for tile in map(tile_from, rows) if tile.key not in besides]
+                    columns.append([t for t in tiles if bytes_max is None or t.job.content.bytes <= bytes_max])
                 longest = max(map(len, columns), default=0)
                 found += [column[i] for i in range(longest) for column in columns if i < len(column)]
             return found[:limit]

@@ -48,6 +48,7 @@ PREDICTIONS = """
 PROMISED = """
     SELECT total(j.width * j.height * j.scale * j.scale) FROM tile t JOIN job j ON j.id = t.job
     WHERE t.state IN (SELECT value FROM json_each(?)) AND (? OR t.folder = ?)
+    AND t.job NOT IN (SELECT value FROM json_each(?))
 """
 SUBMITS = """
     SELECT h.at, (SELECT min(a.at) FROM history a WHERE a.job = h.job AND a.number = h.number AND a.id > h.id
@@ -229,12 +230,16 @@ class Books:
 
         await self._database.write(work)
 
-    async def promised(self, folder: int | None = None) -> int:
-        """Bytes, estimated, of the results that are on their way to staging, or to a folder's outbox."""
+    async def promised(self, folder: int | None = None, besides: Collection[str] = ()) -> int:
+        """Bytes, estimated, of the results that are on their way to staging, or to a folder's outbox.
+
+        besides: jobs that are counted elsewhere.
+        """
+        others = json.dumps(list(besides))
 
         def work(db: sqlite3.Connection) -> int:
             staged = folder is None
-            rows = db.execute(PROMISED, (json.dumps(UNSTAGED if staged else UNDELIVERED), staged, folder))
+            rows = db.execute(PROMISED, (json.dumps(UNSTAGED if staged else UNDELIVERED), staged, folder, others))
             return int(rows.fetchone()[0] * RESULT_BYTES_PER_PIXEL)
 
         return await self._database.read(work)
@@ -255,6 +260,16 @@ class Books:
             return db.execute(SUBMITS, (since,)).fetchall()
 
         return await self._database.read(work)
+
+    async def paces(self) -> dict[str, str]:
+        """What was learnt of how long predictions take, by name."""
+        sql = "SELECT substr(key, 6), value FROM meta WHERE key LIKE 'pace/%'"
+        return await self._database.read(lambda db: dict(db.execute(sql).fetchall()))
+
+    async def note_pace(self, name: str, value: str) -> None:
+        """Something learnt, for the next start."""
+        sql = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
+        await self._database.write(lambda db: db.execute(sql, (f"pace/{name}", value)))
 
     async def unwanted_assets(self, limit: int) -> list[str]:
         """Uploaded objects that no prediction will read any more."""

@@ -1,8 +1,8 @@
 """
 Submit: the one step that cannot be repeated, and the look into the history that settles a doubt about it.
 
-`intend` says what is about to be submitted; the dispatcher records that before `submit` sends it, once. Fails as
-SERVICE with `created` NO or MAYBE (API), or as HOUSE (the inbox is unavailable).
+`look` is the last at the file before money is spent, `intend` says what is about to be submitted; that is recorded
+before `submit` sends it, once. Fails as SERVICE with `created` NO or MAYBE (API), or as HOUSE (the inbox is away).
 """
 
 from collections.abc import Collection
@@ -10,34 +10,28 @@ from collections.abc import Collection
 from daemon.ports import Asset, Predictor, Sources, Storage
 from daemon.rules.hooks import Hook
 from daemon.rules.job import Tile
-from daemon.rules.lifecycle import Accepted, Event, Found, Intended, Stale, Withdrawn
+from daemon.rules.lifecycle import Accepted, Found, Intended, Stale, Withdrawn
 
 URL_MARGIN_SECONDS = 600.0  # what a service that is busy may need before it reads the picture
 FRESH_SECONDS = 3600.0  # an upload younger than this is still there: rules that clean a bucket up count in days
 
 
+async def look(sources: Sources) -> Withdrawn | None:
+    """What to record where none of the files is what was admitted any more, and nothing may be submitted."""
+    for inbox, picture in sources:
+        if await inbox.look(picture.path) == picture.look:
+            return None
+    return Withdrawn(reason="The picture left its inbox, or changed, before it was submitted.")
+
+
 async def intend(
-    tile: Tile,
-    sources: Sources,
-    storage: Storage,
-    *,
-    api: str,
-    now: float,
-    since: float,
-    uploaded: float,
-    url_seconds: float,
-) -> Event:
-    """What to record before a submit: Intended; or Stale or Withdrawn, and then nothing may be submitted.
+    tile: Tile, storage: Storage, *, api: str, now: float, since: float, uploaded: float, url_seconds: float
+) -> Intended | Stale:
+    """What to record before a submit: Intended; or Stale, and then nothing may be submitted.
 
     api: which API and account it goes to. now, since, uploaded: seconds since 1970; since is where the history has to
     begin that would have it. url_seconds: the life of a fresh URL.
     """
-    for inbox, picture in sources:
-        # The last look before money is spent: the file must still be what was admitted.
-        if await inbox.look(picture.path) == picture.look:
-            break
-    else:
-        return Withdrawn(reason="The picture left its inbox, or changed, before it was submitted.")
     assert tile.asset_ref is not None
     assert tile.asset_url is not None
     old = Asset(tile.asset_ref, tile.asset_url, tile.asset_expires_at)

@@ -14,6 +14,9 @@ from dataclasses import dataclass, field
 from daemon.rules.job import Tile
 
 TOKEN_DIGITS = 32
+TRUST_STEP = 0.25  # how much one prediction says of the next
+TRUST_MIN = 0.7  # from never heard of, five in a row; from always, two that were missed
+PATIENCE_SECONDS = 5.0  # a webhook may come a little later than an answer that we asked for
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,42 @@ class Hooks:
     def hook(self, tile: Tile) -> Hook:
         """What the tile's present submit tells the service."""
         return Hook(f"{self.public_url.rstrip('/')}/{self.token(tile)}", self.secret)
+
+
+@dataclass(slots=True)
+class Trust:
+    """Whether the service tells us when predictions are over, so that there is little need to ask.
+
+    share: how often it did lately, 0 to 1. awaited: submits that were over without its word, and until when that may
+    still come, monotonic seconds.
+    """
+
+    share: float = 0.0
+    awaited: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def told(self) -> bool:
+        """Whether to rely on it."""
+        return self.share >= TRUST_MIN
+
+    def heard(self) -> None:
+        """It told of an end."""
+        self.share += (1.0 - self.share) * TRUST_STEP
+
+    def late(self, token: str) -> None:
+        """It tells of what we know already; or of what nobody asked for."""
+        if self.awaited.pop(token, None) is not None:
+            self.heard()
+
+    def silent(self, token: str, now: float) -> None:
+        """We found an end by asking."""
+        self.awaited[token] = now + PATIENCE_SECONDS
+
+    def settle(self, now: float) -> None:
+        """What did not come in time did not come."""
+        for token in [token for token, until in self.awaited.items() if until <= now]:
+            del self.awaited[token]
+            self.share -= self.share * TRUST_STEP
 
 
 def is_genuine(secret: str, headers: Mapping[str, str], body: bytes) -> bool:

@@ -1,240 +1,221 @@
-"""When to submit and when to ask. Times are eighths of a second, so that sums are exact."""
+"""When to ask: what is learnt of how long predictions take, and where the questions are placed."""
 
-import heapq
-from contextlib import AbstractContextManager
+import itertools
+import json
+import math
+import random
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from rules_kit import quick
 
-from daemon.rules.pacing import GROW_SECONDS, SHRINK_SECONDS, Place, SlidingMinute, Window, poll_pause
-
-latencies = st.integers(0, 8 * 90).map(lambda eighths: eighths / 8)
-pauses = st.one_of(st.just(0.0), st.integers(0, 8 * 100).map(lambda eighths: eighths / 8))
-# Of each submit: how long the dispatcher is idle before it, how long its answer takes, whether anything left at all.
-plans = st.lists(st.tuples(pauses, latencies, st.sampled_from([True, True, True, False])), min_size=1, max_size=60)
-
-
-def run(minute: SlidingMinute, plan: list[tuple[float, float, bool]]) -> list[tuple[float, float]]:
-    """Submit as the shell does, each as soon as it may; returns when each that left did so, and when it was over."""
-    now = 0.0
-    flying: list[tuple[float, int, AbstractContextManager[Place], Place, bool]] = []
-    sent: list[tuple[float, float]] = []
-    for count, (idle, latency, leaves) in enumerate(plan):
-        now += idle
-        while True:
-            while flying and flying[0][0] <= now:
-                answered, _, context, place, left = heapq.heappop(flying)
-                place.answered_at = answered if left else None
-                context.__exit__(None, None, None)
-            wait = minute.wait_seconds(now)
-            if wait == 0.0:
-                break
-            assert wait is None or wait > 0
-            answers = [flying[0][0]] if flying else []
-            assert answers or wait is not None, "it waits for an answer when nothing is under way"
-            now = min(answers + ([] if wait is None else [now + wait]))
-        context = minute.place()
-        heapq.heappush(flying, (now + latency, count, context, context.__enter__(), leaves))
-        if leaves:
-            sent.append((now, now + latency))
-    return sent
-
-
-@quick
-@given(st.integers(1, 5), plans, st.lists(st.integers(-8 * 120, 0).map(lambda eighths: eighths / 8), max_size=8))
-def test_never_more_in_a_minute_than_the_service_takes(
-    most: int, plan: list[tuple[float, float, bool]], remembered: list[float]
-) -> None:
-    """However the network delays them: each arrives some time between leaving and its answer, at the worst moment."""
-    minute = SlidingMinute(most)
-    minute.remember(remembered)
-    sent = run(minute, plan)
-    for now, _ in sent:
-        # This one arrives as soon as it leaves, every earlier one only with its answer.
-        earlier = [answered for left, answered in sent if left <= now] + remembered
-        assert sum(answered > now - 60 for answered in earlier) <= most
-
-
-@quick
-@given(st.data(), st.integers(1, 5), plans)
-def test_any_arrivals_keep_the_limit(data: st.DataObject, most: int, plan: list[tuple[float, float, bool]]) -> None:
-    sent = run(SlidingMinute(most), plan)
-    arrivals = sorted(data.draw(st.floats(left, answered)) for left, answered in sent)
-    assert all(later - earlier >= 60 for earlier, later in zip(arrivals, arrivals[most:], strict=False))
-
-
-@quick
-@given(st.integers(1, 8))
-def test_the_whole_minute_is_used(most: int) -> None:
-    """With answers at once: as many as allowed leave together, and as many again exactly a minute later."""
-    sent = run(SlidingMinute(most), [(0.0, 0.0, True)] * (3 * most))
-    assert [left for left, _ in sent] == [0.0] * most + [60.0] * most + [120.0] * most
-
-
-def test_what_never_left_takes_no_place() -> None:
-    minute = SlidingMinute(1)
-    with minute.place():
-        assert (minute.reserved, minute.wait_seconds(5.0)) == (1, None)
-    assert (minute.reserved, minute.wait_seconds(5.0)) == (0, 0.0)
-
-
-def test_a_place_whose_submit_failed_after_it_left_is_taken() -> None:
-    minute = SlidingMinute(1)
-
-    def submit() -> None:
-        with minute.place() as place:
-            place.answered_at = 5.0
-            raise ConnectionResetError
-
-    with pytest.raises(ConnectionResetError):
-        submit()
-    assert (minute.reserved, minute.wait_seconds(5.0), minute.wait_seconds(65.0)) == (0, 60.0, 0.0)
-
-
-def test_a_restart_remembers() -> None:
-    minute = SlidingMinute(2)
-    minute.remember([-5.0, -50.0, -61.0])  # In no order, and one of them too old to count.
-    assert minute.wait_seconds(0.0) == 10.0
-    assert minute.wait_seconds(10.0) == 0.0
-    minute = SlidingMinute(2)
-    minute.remember([-5.0, -50.0, -40.0])
-    assert minute.wait_seconds(0.0) == pytest.approx(10.0)
-    assert minute.wait_seconds(10.0) == pytest.approx(10.0), "two of the three still count"
-    assert minute.wait_seconds(20.0) == 0.0
-
+from daemon.rules.pacing import (
+    ENOUGH,
+    PAUSE_SECONDS_MAX,
+    SEEN_MAX,
+    SPREAD_MIN,
+    STRAGGLER,
+    Paces,
+    Timetable,
+    Usual,
+    poll_pause,
+    took,
+)
 
 ages = st.floats(0, 1e7)
 dice = st.floats(0, 1, exclude_max=True)
+spreads = st.floats(SPREAD_MIN, 2)
+usuals = st.builds(Usual, st.floats(0.05, 2000), spreads, spreads)
+USUAL = Usual(16.0, 0.3, 0.3)
+MEGAPIXEL = 1_000_000
+
+
+def pause(age: float, usual: Usual | None = USUAL, *, told: bool = False, roll: float = 0.5) -> float:
+    return poll_pause(age, usual, shortest=1, overdue_after=3600, told=told, dice=roll)
+
+
+def asked(duration: float, usual: Usual | None, chance: random.Random, *, told: bool = False) -> list[float]:
+    """At which ages a prediction is asked about; the last time it is over."""
+    times = [0.0]
+    while times[-1] < duration:
+        times.append(times[-1] + pause(times[-1], usual, told=told, roll=chance.random()))
+    return times[1:]
+
+
+# Placing
 
 
 @quick
-@given(ages, st.floats(0.1, 30), st.floats(60, 1e5), dice)
-def test_poll_pauses_are_bounded(age: float, shortest: float, overdue_after: float, roll: float) -> None:
-    pause = poll_pause(age, shortest=shortest, overdue_after=overdue_after, dice=roll)
-    assert shortest <= pause <= 300
-    if age <= overdue_after:
-        assert pause <= max(shortest, 10) * 1.2
-    steady = poll_pause(age, shortest=shortest, overdue_after=overdue_after, dice=0)
-    assert steady <= pause <= steady * 1.2
+@given(ages, st.none() | usuals, st.floats(0.05, 30), st.floats(60, 1e5), st.booleans(), dice)
+def test_pauses_are_bounded(
+    age: float, usual: Usual | None, shortest: float, overdue_after: float, told: bool, roll: float
+) -> None:
+    found = poll_pause(age, usual, shortest=shortest, overdue_after=overdue_after, told=told, dice=roll)
+    assert found >= shortest
+    assert found <= max(shortest, overdue_after * 1.1, 275)
+    if usual is None and age <= overdue_after:
+        assert found <= max(shortest, PAUSE_SECONDS_MAX * 1.1)
 
 
 @quick
-@given(ages, ages, dice)
-def test_an_older_prediction_is_not_asked_for_more_often(one: float, other: float, roll: float) -> None:
-    young, old = (poll_pause(age, shortest=1, overdue_after=3600, dice=roll) for age in sorted((one, other)))
-    assert young <= old
+@given(ages, ages, st.none() | st.just(USUAL))
+def test_a_straggler_is_asked_about_ever_more_seldom(one: float, other: float, usual: Usual | None) -> None:
+    assume(usual is None or min(one, other) > 16.0 * math.exp(0.3 * STRAGGLER))
+    young, old = (pause(age, usual) for age in sorted((one, other)))
+    assert young <= old * 1.001
+
+
+def test_in_numbers() -> None:
+    assert pause(0.0) == pytest.approx(9.9, abs=0.5), "none while an end is very unlikely"
+    assert [round(pause(age), 1) for age in (12.0, 16.0, 20.0)] == [1.3, 1.0, 1.0], "close around the likely time"
+    assert [round(pause(age), 1) for age in (30.0, 100.0, 500.0, 2000.0)] == [2.2, 4.0, 9.0, 10.0], "then seldom"
+    assert [pause(age, None) for age in (0.0, 20.0, 100.0, 3600.0)] == [1.0, pytest.approx(3.0), 10.0, 10.0]
+    assert pause(3700.0) == pytest.approx(15.0), "overdue: ever more seldom"
+    assert pause(1e7, roll=1.0) == pytest.approx(275.0)
+
+
+@pytest.mark.parametrize(("sigma", "questions", "unnoticed"), [(0.1, 5.0, 0.04), (0.3, 8.0, 0.04), (0.5, 10.5, 0.05)])
+def test_what_the_trade_comes_to(sigma: float, questions: float, unnoticed: float) -> None:
+    """Lognormal times, learnt as they come: questions for each, and the share of the time that goes by unnoticed."""
+    chance, paces = random.Random(4), Paces()
+    asks, late, total = [], 0.0, 0.0
+    for number in range(600):
+        duration = 16.0 * math.exp(chance.gauss(0, sigma))
+        times = asked(duration, paces.usual("x", MEGAPIXEL), chance)
+        paces.learn("x", MEGAPIXEL, took([0.0, *times][-2], times[-1], None, told=False))
+        if number >= 50:
+            asks.append(len(times))
+            late += times[-1] - duration
+            total += duration
+    assert sum(asks) / len(asks) <= questions
+    assert late / total <= unnoticed
+
+
+@pytest.mark.parametrize("sigma", [0.1, 0.3, 0.5])
+def test_while_the_service_tells_there_is_little_to_ask(sigma: float) -> None:
+    chance = random.Random(4)
+    usual = Usual(16.0, sigma, sigma)
+    durations = [16.0 * math.exp(chance.gauss(0, sigma)) for _ in range(600)]
+    needless = [len(asked(duration, usual, chance, told=True)) - 1 for duration in durations]
+    assert sum(needless) / len(needless) < 0.5
+    forgotten = [asked(duration, usual, chance, told=True)[-1] / duration for duration in durations]
+    assert sum(forgotten) / len(forgotten) < 1.6, "what it forgets to tell is found all the same"
 
 
 def test_ten_that_started_together_are_asked_for_apart() -> None:
-    for age in (0, 5, 30, 300, 5000, 1e6):
-        pauses = {poll_pause(age, shortest=1, overdue_after=3600, dice=roll / 10) for roll in range(10)}
-        assert len(pauses) == 10
-
-
-def test_polling_in_numbers() -> None:
-    def pause(age: float) -> float:
-        return poll_pause(age, shortest=1, overdue_after=3600, dice=0)
-
-    assert [pause(age) for age in (0, 20, 100, 3600)] == [1, 3, 10, 10]
-    assert pause(3700) == pytest.approx(15), "overdue: ever more seldom"
-    assert poll_pause(1e7, shortest=1, overdue_after=3600, dice=1) == 300
-
-
-# The window: what it is told (r: a refusal, a: a create that went through), with how many in flight, at which second,
-# and its size after that.
-STORIES = {
-    "one refusal halves": (10, [("r", 10, 0, 5)]),
-    "it halves what is in flight, not what could be": (10, [("r", 4, 0, 2)]),
-    "an odd number loses the larger half": (10, [("r", 7, 0, 3)]),
-    "never below one": (10, [("r", 1, 0, 1), ("r", 1, 100, 1), ("r", 0, 200, 1)]),
-    "one at most is one at most": (1, [("r", 1, 0, 1), ("a", 0, 5, 1)]),
-    "refusals that come together are one": (10, [("r", 10, 0, 5), ("r", 9, 1, 5), ("r", 5, 9.9, 5)]),
-    "as long as they come, they are one": (10, [("r", 10, 0, 5), ("r", 9, 9, 5), ("r", 9, 18, 5), ("r", 9, 27, 5)]),
-    "a refusal after a while halves again": (10, [("r", 10, 0, 5), ("r", 5, 10, 2), ("r", 2, 20, 1)]),
-    "it stays while it is not quiet for long": (10, [("r", 10, 0, 5), ("a", 4, 29.9, 5)]),
-    "it grows by one, and again half a minute later": (
-        10,
-        [("r", 10, 0, 5), ("a", 4, 30, 6), ("a", 5, 31, 6), ("a", 5, 59.9, 6), ("a", 5, 60, 7)],
-    ),
-    "a long silence is no reason to grow by more": (10, [("r", 10, 0, 5), ("a", 4, 10_000, 6), ("a", 4, 10_001, 6)]),
-    "a refusal while it grows": (
-        10,
-        [("r", 10, 0, 5), ("a", 4, 30, 6), ("r", 6, 45, 3), ("a", 2, 74, 3), ("a", 2, 75, 4)],
-    ),
-    "never above the most": (3, [("r", 3, 0, 1), ("a", 0, 30, 2), ("a", 1, 60, 3), ("a", 2, 90, 3), ("a", 2, 120, 3)]),
-    "nothing was refused": (10, [("a", 1, 0, 10), ("a", 9, 1_000, 10)]),
-    "grown back, the next refusal halves at once": (2, [("r", 2, 0, 1), ("a", 0, 30, 2), ("r", 2, 31, 1)]),
-}
-
-
-@pytest.mark.parametrize("story", STORIES)
-def test_a_refusal_halves_and_quiet_grows(story: str) -> None:
-    most, happenings = STORIES[story]
-    window = Window(most)
-    for what, in_flight, now, size in happenings:
-        if what == "r":
-            window.refused(in_flight, float(now))
-        else:
-            window.accepted(float(now))
-        assert window.size == size, (what, now)
-
-
-@pytest.mark.parametrize("most", [1, 2, 10])
-def test_the_window_bounds_what_may_leave_once_something_was_refused(most: int) -> None:
-    window = Window(most)
-    assert all(window.allows(in_flight) for in_flight in range(100)), "until then the slots alone are the bound"
-    window.refused(most, 0.0)
-    allowed = [in_flight for in_flight in range(100) if window.allows(in_flight)]
-    assert allowed == (list(range(100)) if most == 1 else list(range(most // 2)))
-
-
-# Each time: how long it was since the last, whether it was refused, and how many were in flight.
-gaps = st.one_of(st.integers(0, 8 * 45), st.sampled_from([0, 8 * 10, 8 * 30])).map(lambda eighths: eighths / 8)
+    for usual in (None, USUAL):
+        for age in (10, 30, 300, 5000, 1e6):
+            assert len({pause(age, usual, roll=roll / 10) for roll in range(10)}) == 10
 
 
 @quick
-@given(st.integers(1, 40), st.lists(st.tuples(gaps, st.booleans(), st.integers(0, 40)), max_size=60))
-def test_the_window_stays_within_its_bounds(most: int, happenings: list[tuple[float, bool, int]]) -> None:
-    """Between 1 and the most; it shrinks by refusals alone, and grows by one at a time, in quiet half minutes."""
-    window = Window(most)
-    now = quiet_since = 0.0
-    shrunk_at = -1e9
-    for gap, is_refused, in_flight in happenings:
-        now += gap
-        before = window.size
-        if is_refused:
-            window.refused(in_flight, now)
-            assert window.size <= before
-            if window.size < before:
-                assert before == most or now - quiet_since >= SHRINK_SECONDS
-                assert window.size == max(1, min(before, in_flight) // 2)
-                shrunk_at = now
-            quiet_since = now
-        else:
-            window.accepted(now)
-            assert window.size in (before, before + 1)
-            if window.size > before:
-                assert now - quiet_since >= GROW_SECONDS
-                assert now - shrunk_at >= GROW_SECONDS
-                quiet_since = now
-            else:
-                assert before == most or now - quiet_since < GROW_SECONDS
-        assert 1 <= window.size <= most
-        assert window.allows(0), "never so narrow that nothing could leave, or it would never grow back"
+@given(usuals, st.floats(1e-3, 1e5))
+def test_a_hazard_is_a_chance_per_second(usual: Usual, age: float) -> None:
+    assume(abs(math.log(age / usual.median)) < 35 * min(usual.sooner, usual.later))
+    assert 0 <= usual.hazard(age) < math.inf
+    if usual.is_straggler(age):
+        assert usual.hazard(age) == 1 / age
+
+
+# Learning
+
+
+def test_nothing_is_known_at_first_and_one_is_a_hint() -> None:
+    paces = Paces()
+    assert paces.usual("x", MEGAPIXEL) is None
+    paces.learn("x", MEGAPIXEL, 16.0)
+    usual = paces.usual("x", MEGAPIXEL)
+    assert usual is not None
+    assert usual.median == 16.0
+    assert usual.sooner > 0.3, "one is not enough to be sure"
+    assert paces.usual("another recipe", MEGAPIXEL) is None
+
+
+def test_many_that_are_alike_make_us_sure_and_new_ones_replace_the_old() -> None:
+    paces = Paces()
+    for _ in range(SEEN_MAX):
+        paces.learn("x", MEGAPIXEL, 16.0)
+    assert paces.usual("x", MEGAPIXEL) == Usual(16.0, SPREAD_MIN, SPREAD_MIN)
+    for _ in range(SEEN_MAX):
+        paces.learn("x", MEGAPIXEL, 4.0)
+    assert paces.usual("x", MEGAPIXEL) == Usual(4.0, SPREAD_MIN, SPREAD_MIN)
+
+
+def test_each_size_has_a_pace_of_its_own_and_helps_the_others_until_they_have() -> None:
+    paces = Paces()
+    for _ in range(ENOUGH):
+        paces.learn("x", 2 * MEGAPIXEL, 30.0)
+    small = paces.usual("x", 10_000)
+    assert small is not None
+    assert small.median == 30.0
+    for _ in range(ENOUGH):
+        paces.learn("x", 10_000, 3.0)
+    medians = [usual.median for size in (10_000, 2 * MEGAPIXEL) if (usual := paces.usual("x", size))]
+    assert medians == [3.0, 30.0]
 
 
 @quick
-@given(st.integers(1, 40), st.integers(1, 40))
-def test_it_grows_back_one_by_one(most: int, in_flight: int) -> None:
-    """One create a second, none of them refused: the whole way takes half a minute for each that was lost."""
-    window = Window(most)
-    window.refused(in_flight, 0.0)
-    lost = most - window.size
-    sizes = []
-    for second in range(1, 30 * most + 60):
-        window.accepted(float(second))
-        sizes.append(window.size)
-    assert sizes == sorted(sizes)
-    assert [sizes.index(size) + 1 for size in range(most - lost + 1, most + 1)] == [30 * n for n in range(1, lost + 1)]
+@given(st.lists(st.tuples(st.sampled_from(["x", "api/y"]), st.integers(0, 10**9), st.floats(0, 1e6)), max_size=80))
+def test_a_restart_keeps_it(learnt: list[tuple[str, int, float]]) -> None:
+    paces, again = Paces(), Paces()
+    kept = dict(paces.learn(kind, pixels, round(seconds, 3)) for kind, pixels, seconds in learnt)
+    for name, value in kept.items():
+        again.recall(name, value)
+    for kind, pixels, _ in learnt:
+        assert again.usual(kind, pixels) == paces.usual(kind, pixels)
+
+
+@quick
+@given(st.text(max_size=20), st.one_of(st.text(max_size=40), st.recursive(st.none() | st.floats(), st.lists).map(str)))
+@example("x/3", "[1, null]")
+@example("x/3", "[NaN, -1, 0, Infinity]")
+@example("x/3", '{"a": 1}')
+@example("x/3", "[true, 1e999, 16.0]")
+@example("x", "[1]")
+def test_whatever_is_recalled_does_no_harm(name: str, value: str) -> None:
+    paces = Paces()
+    paces.recall(name, value)
+    paces.learn("x", 3, 16.0)
+    usual = paces.usual("x", 3)
+    assert usual is not None
+    assert pause(1.0, usual) >= 1.0
+
+
+def test_what_is_kept_is_small() -> None:
+    paces = Paces()
+    for number in range(500):
+        _, value = paces.learn("x", MEGAPIXEL, 1000.0 + number / 7)
+    assert len(json.loads(value)) == SEEN_MAX
+    assert len(value) < 600
+
+
+def test_how_long_it_took() -> None:
+    assert took(15.0, 16.0, None, told=False) == 15.5
+    assert took(15.0, 16.0, 15.2, told=False) == 15.2
+    assert took(15.0, 16.0, 9.0, told=False) == 15.5, "it waited in the service's queue, which counts as well"
+    assert took(0.0, 16.0, 9.0, told=True) == 16.0
+
+
+# The timetable
+
+
+@quick
+@given(st.lists(st.floats(0, 50), min_size=1, max_size=60), st.floats(0.01, 2))
+def test_no_two_questions_are_closer_than_the_spacing(wanted: list[float], spacing: float) -> None:
+    table = Timetable(spacing)
+    given_ = [table.reserve(at) for at in wanted]
+    assert all(got >= at for got, at in zip(given_, wanted, strict=True)), "never sooner than wanted"
+    ordered = sorted(given_)
+    assert all(late - early >= spacing * (1 - 1e-9) for early, late in itertools.pairwise(ordered))
+    for at in given_:
+        table.free(at)
+    assert table.reserve(wanted[0]) == wanted[0]
+
+
+def test_a_place_that_is_given_back_is_free() -> None:
+    table = Timetable(1.0)
+    assert [table.reserve(5.0) for _ in range(3)] == [5.0, 6.0, 7.0]
+    table.free(6.0)
+    assert [table.reserve(5.0), table.reserve(5.0)] == [6.0, 8.0]
+    assert table.reserve(3.5) == 3.5, "there is room before them"

@@ -1,6 +1,7 @@
 """What the tests of the asynchronous shell share: a whole house, real but for the services and the clock."""
 
 import asyncio
+import dataclasses
 import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -125,6 +126,11 @@ class House:
         tile = await self.admit(f"{number}.png", b"picture %d" % number)
         await self.dispatcher._upload(tile)
         return await self.ledger.tile(tile.key)
+
+    def change(self, **parts: Any) -> None:
+        """Another part of the world for those who fly from now on: a predictor, an api."""
+        flight = self.dispatcher.flight
+        flight.world = self.dispatcher.departure.world = dataclasses.replace(flight.world, **parts)
 
     async def now(self, tile: Tile) -> Tile:
         """The tile as the ledger has it."""

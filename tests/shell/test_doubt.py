@@ -61,7 +61,7 @@ async def test_one_that_turns_up_in_the_second_look_is_not_paid_twice(at_work: H
 
     lagging = Lagging()
     lagging.__dict__ = at_work.predictor.__dict__
-    at_work.dispatcher.flight.predictor = lagging
+    at_work.change(predictor=lagging)
     tile = await fly(at_work, tile)
     assert (tile.state, tile.prediction) == (State.READY, "prediction-late")
     assert (len(at_work.predictor.urls), tile.submits) == (1, 1)
@@ -160,7 +160,7 @@ async def test_what_another_api_or_account_was_asked_is_a_persons_decision(at_wo
     at_work.predictor.lookups.extend([None] * 30)
 
     async def move_house(_: str) -> None:
-        at_work.dispatcher.flight.api = "another"
+        at_work.change(api="another")
 
     at_work.predictor.on_create = move_house
     tile = await fly(at_work, await at_work.uploaded())

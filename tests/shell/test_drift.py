@@ -93,6 +93,6 @@ async def test_what_a_clock_set_back_left_behind_is_due_and_nobody_spins(tmp_pat
     async with house(tmp_path, clock) as at_work:
         tile = await at_work.uploaded()
         clock.start -= 7200
-        [found] = await at_work.dispatcher._find_flights(5, set())
+        [found] = await at_work.dispatcher.turns.flights(5, set())
         await at_work.dispatcher._fly(found)
         assert (await at_work.now(tile)).state is State.READY

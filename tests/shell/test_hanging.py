@@ -91,7 +91,7 @@ async def test_what_lies_in_a_folder_that_is_away_takes_no_slot(tmp_path: Path, 
         at_work.folders[0].config.inbox.joinpath("0.png").unlink()
         at_work.folders[0].config.inbox.rmdir()
         await at_work.folders[0].detector.step()
-        assert [tile.key for tile in await at_work.dispatcher._find_flights(5, set())] == [other.key]
+        assert [tile.key for tile in await at_work.dispatcher.turns.flights(5, set())] == [other.key]
 
 
 class HangingOutbox(SmallFiles):
@@ -132,7 +132,7 @@ async def test_with_an_outbox_that_hangs_the_other_folders_go_on(
         await asyncio.to_thread(files.met.wait, 20)
         await flight.fly(await at_work.now(other))
         assert (await at_work.now(other)).state is State.READY
-        assert flight.flying == 0
+        assert at_work.dispatcher.turnstile.flying == 0
         for task in stuck:
             task.cancel()
         await asyncio.gather(*stuck, return_exceptions=True)

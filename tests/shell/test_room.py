@@ -191,7 +191,7 @@ async def test_an_outbox_that_takes_nothing_anyway_is_not_asked_for_room(tmp_pat
     async with house(tmp_path, clock, files=files) as at_work:
         tile = await at_work.uploaded()
         at_work.gates.close(outbox_gate(1), Fault("It is gone.", blame=Blame.HOUSE, gate=Gate.OUTBOX))
-        assert not at_work.dispatcher.flight.admits(1)
+        assert not at_work.dispatcher.departure.admits(1)
         assert (await fly(at_work, tile)).state is State.UPLOADED
         await at_work.admit("copy.png", b"picture 0")
         assert files.asked == []

@@ -26,7 +26,7 @@ class Slow(FakePredictor):
     def __init__(self, house: House) -> None:
         self.__dict__ = house.predictor.__dict__
         self.let: dict[str, asyncio.Event] = {}
-        house.dispatcher.flight.predictor = self
+        house.change(predictor=self)
 
     async def get(self, prediction: str) -> Progress:
         await self.let.setdefault(prediction, asyncio.Event()).wait()
@@ -96,14 +96,14 @@ async def refuse_six_of_ten(house: House, flights: Flights) -> Slow:
 
 async def test_after_429s_no_more_run_than_half(at_work: House, flights: Flights) -> None:
     slow = await refuse_six_of_ten(at_work, flights)
-    flight = at_work.dispatcher.flight
-    assert (flight.window.size, len(slow.running)) == (5, 4), "six refusals that came together are one"
+    departure, window = at_work.dispatcher.departure, at_work.dispatcher.turnstile.window
+    assert (window.size, len(slow.running)) == (5, 4), "six refusals that came together are one"
     left = await waiting(at_work)
     assert [(tile.attempts, tile.submits) for tile in left] == [(0, 0)] * 6
     tasks = flights.send(left)
     await until(at_work, lambda: sum(task.done() for task in tasks) == 5 and at_work.gates.closed() == [])
     assert (len(slow.running), slow.running_most, len(slow.urls)) == (5, 5, 11)
-    assert not flight.admits(1)
+    assert not departure.admits(1)
     left = await waiting(at_work)
     assert [(tile.attempts, tile.submits) for tile in left] == [(0, 0)] * 5
     found = await at_work.dispatcher.lanes["flight"].find(99, set())
@@ -112,7 +112,7 @@ async def test_after_429s_no_more_run_than_half(at_work: House, flights: Flights
     assert len(slow.urls) == 11
     slow.end("prediction-1")
     await until(at_work, lambda: len(slow.running) == 4)
-    await until(at_work, lambda: flight.admits(1))
+    await until(at_work, lambda: departure.admits(1))
     flights.send(await waiting(at_work))
     await until(at_work, lambda: len(slow.running) == 5)
     assert slow.running_most == 5
@@ -140,7 +140,7 @@ async def test_it_grows_back_one_at_a_time(at_work: House, flights: Flights, clo
     slow = await refuse_six_of_ten(at_work, flights)
     slow.end(*(f"prediction-{number}" for number in range(1, 200)))
     await asyncio.gather(*flights.tasks, return_exceptions=True)
-    window = at_work.dispatcher.flight.window
+    window = at_work.dispatcher.turnstile.window
     refused_at, sizes = clock.seconds, [window.size]
     for number in range(100, 150):
         clock.advance(10.0)
@@ -159,7 +159,7 @@ async def test_questions_are_asked_however_narrow_the_window_is(at_work: House, 
     waits = await at_work.uploaded(3)
     at_work.predictor.made = {str(number): str(tile.prediction) for number, tile in enumerate(tiles)}
     slow = Slow(at_work)
-    window = at_work.dispatcher.flight.window
+    window = at_work.dispatcher.turnstile.window
     window.refused(1, 0.0)
     assert window.size == 1
     found = await at_work.dispatcher.lanes["flight"].find(9, set())
@@ -179,4 +179,4 @@ async def test_questions_are_asked_however_narrow_the_window_is(at_work: House, 
 async def test_a_refusal_that_is_not_about_how_many_shrinks_nothing(at_work: House) -> None:
     at_work.predictor.creates.append(refused(402))
     await fault_of(at_work, await at_work.uploaded())
-    assert at_work.dispatcher.flight.window.size == 10
+    assert at_work.dispatcher.turnstile.window.size == 10

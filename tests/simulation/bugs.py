@@ -19,7 +19,7 @@ from daemon.rules import lifecycle
 from daemon.rules.faults import Blame, Created, Fault, Gate, NotAPicture
 from daemon.rules.job import Tile
 from daemon.rules.lifecycle import Absent, Event, Intended, State
-from daemon.rules.pacing import Place, SlidingMinute
+from daemon.rules.limits import Place, SlidingMinute
 from daemon.rules.sidecar import ResultFacts
 from daemon.wiring import Parts, Wired
 
@@ -214,7 +214,7 @@ def _disk(kind: type[Wrapped]) -> Any:
 
 
 def _forget_the_minute(dispatcher: Dispatcher) -> None:
-    dispatcher.minute = dispatcher.flight.minute = ForgetfulMinute(dispatcher.config.api.creates_per_minute_max)
+    dispatcher.turnstile.minute = ForgetfulMinute(dispatcher.config.api.creates_per_minute_max)
 
 
 def _be_hasty(dispatcher: Dispatcher) -> None:

@@ -1,0 +1,188 @@
+"""
+Departure: from an uploaded picture to a prediction's id; here money is spent.
+
+All that may take its time (the last looks at file, object, room and budget) is done before a slot is asked for, so that
+a slot that becomes free is filled within one create's round trip. The intent is durable before the create leaves; a
+create is sent once for one intent, and where its fate is unknown the history decides, never a reflex.
+"""
+
+import asyncio
+import dataclasses
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, AsyncExitStack, nullcontext
+from dataclasses import dataclass, field
+
+from daemon.config_model import Config
+from daemon.ears import Ears
+from daemon.gates import Gates, Visit, outbox_gate, room_gate
+from daemon.pipeline import submit
+from daemon.ports import Sources
+from daemon.room import Room
+from daemon.rules import budget, reactions, verdicts
+from daemon.rules.faults import Fault, Gate
+from daemon.rules.job import Tile
+from daemon.rules.lifecycle import Held, Intended, Refused, Stale
+from daemon.rules.limits import Place
+from daemon.turnstile import Turnstile
+from daemon.world import World
+
+LOOK_AGAIN_SECONDS = 5.0
+LOOK_SECONDS = 2.0  # so old may the last look at a file be when its create leaves
+READY_SECONDS_MAX = 30.0  # who stood ready so long lets others have a go: there may be more urgent ones by now
+Record = Callable[..., Awaitable[Tile]]
+
+
+@dataclass(slots=True)
+class Departure:
+    """record: tells the ledger, the log and the lanes; all that happens here goes through it.
+
+    expected: bytes of the results of those who stand ready or leave.
+    """
+
+    config: Config
+    world: World
+    gates: Gates
+    room: Room
+    turnstile: Turnstile
+    ears: Ears
+    record: Record
+    sources: Callable[[Tile], Awaitable[Sources]]
+    stopping: asyncio.Event
+    step: Callable[[], AbstractContextManager[None]]
+    purse: asyncio.Lock = field(default_factory=asyncio.Lock)
+    packing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    expected: dict[tuple[str, int], int] = field(default_factory=dict)
+
+    def admits(self, folder: int | None = None) -> bool:
+        """Whether a submit (of this folder) could leave now, or probe whether it can."""
+        gates: list[str] = [Gate.API, Gate.ROOM]
+        if folder is not None:
+            gates += [outbox_gate(folder), room_gate(folder)]
+        # Whether the storage is back is shown by an upload, never by a create that might find nothing to read.
+        is_readable = self.gates.seconds_left(Gate.STORAGE) is None
+        return is_readable and self.turnstile.allows() and all(map(self.gates.admits, gates))
+
+    async def depart(self, tile: Tile, stack: AsyncExitStack) -> Tile:
+        """Submit, once gates, minute and slots allow it; else the tile stays in its place. stack: holds the slot."""
+        if not self.admits(tile.job.folder) or not reactions.is_due(tile.due_at, self.world.clock.wall()):
+            return tile  # It waits in the ledger; no worker and no slot waits with it.
+        if not await self.room.answers(tile.job.folder):
+            return tile
+        if reactions.submits_left(tile, self.config.api.submits_max) <= 0:
+            return await self.record(tile, verdicts.no_submits_left(tile))
+        async with self.gates.through(Gate.API) as visit:
+            if visit.is_probe:
+                # A question costs nothing; a create that is lost in an outage costs a person's time, or money.
+                await self.world.predictor.check()
+            visit.learnt = False  # Until a create was answered.
+            try:
+                ready = await self._prepare(tile)
+                return await self._wait(tile, ready, visit, stack) if isinstance(ready, Intended) else ready
+            finally:
+                self.expected.pop(tile.key, None)
+
+    async def _prepare(self, tile: Tile) -> Intended | Tile:
+        """What is to be recorded before its create leaves; or the tile as it is now, and nothing may leave."""
+        sources = await self.sources(tile)
+        if gone := await submit.look(sources):
+            return await self.record(tile, gone)
+        event = await self._intend(tile)
+        if isinstance(event, Stale):
+            return await self.record(tile, event, wait=reactions.step_back(tile, self.world.clock.dice()))
+        if not await self._is_priced(tile) or not await self._has_room(tile, sources):
+            return await self.world.ledger.postpone(tile, self.world.clock.wall() + LOOK_AGAIN_SECONDS)
+        held = await self.over_budget(tile)
+        return event if held is None else await self.record(tile, held)
+
+    async def _has_room(self, tile: Tile, sources: Sources) -> bool:
+        """Whether its result will have a place, besides those of all who stand ready; then it is expected too."""
+        async with self.packing:
+            if not await self.room.is_there(tile, sources, self.expected):
+                return False
+            content = tile.job.content
+            self.expected[tile.key] = tile.job.recipe.result_bytes(content.width, content.height)
+            return True
+
+    async def _intend(self, tile: Tile) -> Intended | Stale:
+        now = self.world.clock.wall()
+        uploaded = (await self.world.ledger.deliveries.times(tile.job.id)).get("uploaded", 0.0)
+        try:
+            return await submit.intend(
+                tile,
+                self.world.storage,
+                api=self.world.api,
+                now=now,
+                since=min(now, now + self.world.predictor.ahead),
+                uploaded=uploaded,
+                url_seconds=self.config.storage.url_seconds,
+            )
+        except Fault as fault:
+            if fault.gate is Gate.STORAGE:
+                self.gates.close(fault.gate, fault)
+            raise
+
+    async def _wait(self, tile: Tile, ready: Intended, visit: Visit, stack: AsyncExitStack) -> Tile:
+        """Stand at the turnstile; nothing but the file is looked at again meanwhile."""
+        end = self.world.clock.monotonic() + READY_SECONDS_MAX
+        while not self.stopping.is_set() and not visit.is_overtaken() and self.world.clock.monotonic() < end:
+            async with AsyncExitStack() as leaving:
+                place = await self.turnstile.enter(stack, leaving, LOOK_SECONDS)
+                if place is not None:
+                    with self.step():
+                        return await self._leave(tile, ready, visit, place, stack)
+            if gone := await submit.look(await self.sources(tile)):
+                return await self.record(tile, gone)
+        return tile
+
+    async def _leave(self, tile: Tile, ready: Intended, visit: Visit, place: Place, stack: AsyncExitStack) -> Tile:
+        """In the slot: what others may have spent meanwhile, the intent, the create."""
+        # With a budget one at a time, from the look at it to the intent that counts in it.
+        async with self.purse if self.config.budget.is_set else nullcontext():
+            if self.stopping.is_set() or visit.is_overtaken() or not self.turnstile.allows(besides=1):
+                return tile
+            if not await self._is_priced(tile):
+                return await self.world.ledger.postpone(tile, self.world.clock.wall() + LOOK_AGAIN_SECONDS)
+            now = self.world.clock.wall()
+            intended = dataclasses.replace(ready, intent_at=min(now, now + self.world.predictor.ahead))
+            event = await self.over_budget(tile) or intended
+            tile = await self.record(tile, event)
+        if event is not intended:
+            return tile
+        visit.learnt = True
+        return await self._create(tile, place, stack)
+
+    async def _create(self, tile: Tile, place: Place, stack: AsyncExitStack) -> Tile:
+        self.ears.ear(tile, stack)  # It may be over before the answer is here.
+        try:
+            accepted = await submit.submit(tile, self.world.predictor, self.ears.hook(tile))
+        except Fault as fault:
+            if fault.rate_limited:
+                self.turnstile.refused()
+            reaction = reactions.react(tile, fault, self.world.clock.wall(), self.world.clock.dice())
+            self.world.log.info("create_failed", **tile.about, reason=fault.said, created=fault.created.value)
+            if reaction.event is not None:
+                tile = await self.record(tile, reaction.event)
+            if isinstance(reaction.event, Refused):
+                raise  # Closes the gate; the tile keeps its place.
+            if reaction.gate is not None:
+                self.gates.close(reaction.gate, fault)
+            return tile
+        finally:
+            place.answered_at = self.world.clock.monotonic()
+        self.turnstile.accepted()
+        return await self.record(tile, accepted)
+
+    async def over_budget(self, tile: Tile) -> Held | None:
+        """Why the budget does not let it pass, or None."""
+        limits, now = self.config.budget, self.world.clock.wall()
+        if tile.released or not limits.is_set:
+            return None
+        spending = await self.world.ledger.books.spending(now)
+        over = budget.over_budget(spending, limits.usd_per_day_max, limits.usd_per_month_max, now)
+        return None if over is None else verdicts.over_budget(*over)
+
+    async def _is_priced(self, tile: Tile) -> bool:
+        """Whether a budget, where there is one, can tell what another run would cost; else the first one shows it."""
+        if tile.released or not self.config.budget.is_set:
+            return True
+        return not (await self.world.ledger.books.spending(self.world.clock.wall())).is_a_guess
