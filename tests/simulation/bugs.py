@@ -163,7 +163,7 @@ class HastyFlight(Flight):
 
     async def _look_up(self, tile: Tile, trip: Trip) -> Tile:
         try:
-            found = await submit.look_up(tile, self.predictor)
+            found = await submit.look_up(tile, self.world.predictor)
         except Fault:
             return await super()._look_up(tile, trip)
         return await self.record(tile, found or Absent())
