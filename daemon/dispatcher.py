@@ -123,7 +123,7 @@ class Dispatcher:
         ledger, clock = self.world.ledger, self.world.clock
 
         async def find(room: int, in_hand: set[Key]) -> list[Tile]:
-            return await ledger.due(states, self.turns.folders(), clock.wall(), room, in_hand)
+            return await self.turns.due(states, self.turns.known, room, in_hand)
 
         async def next_due() -> float | None:
             return await ledger.next_due(states, clock.wall())

@@ -31,6 +31,7 @@ Key = tuple[str, int]
 class Turns:
     """admits: whether a submit of a folder could leave now. known: every folder that the ledger ever knew: what is in
     flight goes on although its folder is no longer configured, as it is paid for. large: uploads in hand that are.
+    served: the folder that was served last, by states.
     """
 
     config: "Config"
@@ -41,17 +42,34 @@ class Turns:
     admits: Callable[[int], bool]
     known: list[int] = field(default_factory=list)
     large: set[Key] = field(default_factory=set)
-    _turn: int = 0
+    served: dict[tuple[State, ...], int] = field(default_factory=dict)
 
-    def folders(self) -> list[int]:
-        """The folders, each time with another one first: where there is room for one only, they take turns."""
-        self._turn += 1
-        start = self._turn % max(1, len(self.known))
-        return self.known[start:] + self.known[:start]
+    async def due(
+        self,
+        states: tuple[State, ...],
+        folders: Collection[int],
+        room: int,
+        in_hand: Collection[Key],
+        *,
+        at: float | None = None,
+        bytes_max: int | None = None,
+    ) -> list[Tile]:
+        """What of these folders may take its next step; where there is room for one only, they take turns.
+
+        at: by when it has to be due, seconds since 1970; now where it is None.
+        """
+        last = self.served.get(states)
+        turn = self.known.index(last) + 1 if last in self.known else 0
+        in_turn = [folder for folder in self.known[turn:] + self.known[:turn] if folder in folders]
+        at = self.clock.wall() if at is None else at
+        found = await self.ledger.due(states, in_turn, at, room, in_hand, bytes_max)
+        if found:
+            self.served[states] = found[-1].job.folder
+        return found
 
     def _answering(self) -> list[int]:
         """Those where looking at a source would not wait for an inbox that is away, or hangs."""
-        return [id_ for id_ in self.folders() if id_ not in self.at_work or self.at_work[id_].detector.fault is None]
+        return [id_ for id_ in self.known if id_ not in self.at_work or self.at_work[id_].detector.fault is None]
 
     async def uploads(self, room: int, in_hand: Collection[Key]) -> list[Tile]:
         """Uploads run ahead of the slots, but not far: their URLs would grow old."""
@@ -60,26 +78,25 @@ class Turns:
         room = min(room, self.config.api.in_flight_max + most + RESERVE - ahead)
         if room <= 0:
             return []
-        now, folders = self.clock.wall(), self._answering()
-        found = await self.ledger.due((State.ADMITTED,), folders, now, room, in_hand)
+        folders, waiting = self._answering(), (State.ADMITTED,)
+        found = await self.due(waiting, folders, room, in_hand)
         self.large.intersection_update(in_hand)
-        room_for_large = max(1, most - 1) - len(self.large)
         large = [tile.key for tile in found if tile.job.content.bytes > LARGE_BYTES]
-        self.large.update(large[: max(0, room_for_large)])
-        if later := set(large[max(0, room_for_large) :]):
+        room_for_large = max(0, max(1, most - 1) - len(self.large))
+        self.large.update(large[:room_for_large])
+        if later := set(large[room_for_large:]):
             besides = {*in_hand, *(tile.key for tile in found)}
             found = [tile for tile in found if tile.key not in later]
-            room -= len(found)
-            found += await self.ledger.due((State.ADMITTED,), folders, now, room, besides, bytes_max=LARGE_BYTES)
+            found += await self.due(waiting, folders, room - len(found), besides, bytes_max=LARGE_BYTES)
         return found
 
     async def flights(self, room: int, in_hand: Collection[Key]) -> list[Tile]:
         """What is in flight first; then what could leave."""
         # Whenever it is to be asked about next: it runs, and takes a slot.
-        found = await self.ledger.due(IN_FLIGHT, self.folders(), NEVER, room, in_hand)
+        found = await self.due(IN_FLIGHT, self.known, room, in_hand, at=NEVER)
         if len(found) < room:
-            ready, now = list(filter(self.admits, self._answering())), self.clock.wall()
-            found += await self.ledger.due((State.UPLOADED,), ready, now, room - len(found), in_hand)
+            ready = list(filter(self.admits, self._answering()))
+            found += await self.due((State.UPLOADED,), ready, room - len(found), in_hand)
         return found
 
     async def next_flight(self) -> float | None:

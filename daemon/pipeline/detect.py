@@ -20,6 +20,11 @@ from daemon.rules.settling import Candidate, Settling, Sign
 SETTLING_MAX = 200_000  # files on their way at once; a scan finds the others again
 HANDED_WAIT_SECONDS = 0.5  # a full window is looked at again after this, or when a place is free
 WATCH_AGAIN_SECONDS = 60.0
+# Where events tell what is new, a scan is for what they missed: one that takes long is repeated less often, so that an
+# inbox of a hundred thousand done pictures costs a hundredth of a core.
+SCAN_SECONDS_CHEAP = 0.1
+SCAN_SHARE = 0.01
+SCAN_PAUSE_SECONDS_MAX = 60.0
 
 
 @dataclass(slots=True)
@@ -98,6 +103,7 @@ class Detector:
                     self._see(found, its_look)
 
     async def _scan(self) -> None:
+        began = self.clock.monotonic()
         scan = await self.inbox.scan(self.known)
         self.files, self.unreadable = scan.files, scan.unreadable
         for path, look in scan.found:
@@ -108,7 +114,13 @@ class Detector:
                 del self.settling[path]
         self.scans += 1
         self.last_scan = self.clock.monotonic()
-        self._next_scan = self.last_scan + self.scan_seconds
+        self._next_scan = self.last_scan + self._pause(self.last_scan - began)
+
+    def _pause(self, took: float) -> float:
+        """Seconds until the next scan after one that took so long."""
+        if self.watcher is None or self.watch_fault is not None or took < SCAN_SECONDS_CHEAP:
+            return self.scan_seconds
+        return max(self.scan_seconds, min(took / SCAN_SHARE, SCAN_PAUSE_SECONDS_MAX))
 
     def _see(self, path: bytes, look: Look) -> None:
         """One look at one file."""

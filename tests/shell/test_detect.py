@@ -10,7 +10,7 @@ from fakes.clock import FakeClock
 
 from daemon.adapters.folder import DiskInbox
 from daemon.pipeline.detect import HANDED_WAIT_SECONDS, WATCH_AGAIN_SECONDS, Detector
-from daemon.ports import mark
+from daemon.ports import Scan, mark
 from daemon.rules.faults import Blame, Fault
 from daemon.rules.job import Look
 from daemon.rules.names import Selection
@@ -422,3 +422,30 @@ async def test_thousands_of_files_settle_together(yard: Yard) -> None:
     await yard.let_pass(QUIET + SLACK)
     assert len(yard.handed) == 2_000
     assert yard.detector.files == 2_000
+
+
+# What a scan costs
+
+
+@pytest.mark.parametrize(("took", "pause"), [(0.05, SCAN), (0.3, 30.0), (5.0, 60.0), (0.11, 11.0)])
+async def test_where_events_tell_a_long_scan_is_repeated_less_often(watched: Yard, took: float, pause: float) -> None:
+    scan = watched.inbox.scan
+
+    async def slow(known: set[int], under: bytes = b"") -> Scan:
+        watched.clock.advance(took)
+        return await scan(known, under)
+
+    watched.inbox.scan = slow  # type: ignore[method-assign]
+    watched.detector.scan_soon()
+    assert await watched.detector.step() == pytest.approx(max(pause, SCAN))
+
+
+async def test_where_nothing_tells_it_is_not(yard: Yard) -> None:
+    scan = yard.inbox.scan
+
+    async def slow(known: set[int], under: bytes = b"") -> Scan:
+        yard.clock.advance(5.0)
+        return await scan(known, under)
+
+    yard.inbox.scan = slow  # type: ignore[method-assign]
+    assert await yard.detector.step() == pytest.approx(SCAN)

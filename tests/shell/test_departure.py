@@ -1,0 +1,260 @@
+"""Departure: everything that takes its time is done before a slot is asked for. Polls come when an end is likely."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fakes.clock import HeldClock
+from fakes.facts import BILL
+from fakes.predictor import DONE, FakePredictor
+from shell_kit import House, house
+
+from daemon.departure import LOOK_SECONDS, READY_SECONDS_MAX
+from daemon.ports import Asset, Progress, Running
+from daemon.rules.hooks import Hooks
+from daemon.rules.job import Tile
+from daemon.rules.lifecycle import Event, State, Succeeded
+
+
+class Scheduled(FakePredictor):
+    """Predictions that take so many seconds. answered: which was asked about, when, and whether it was over."""
+
+    def __init__(self, house: House, seconds: float) -> None:
+        self.__dict__ = house.predictor.__dict__
+        self.clock, self.seconds = house.clock, seconds
+        self.ends: dict[str, float] = {}
+        self.answered: list[tuple[str, float, bool]] = []
+        house.change(predictor=self)
+
+    async def create(self, *what: Any) -> str:
+        prediction = await super().create(*what)
+        self.ends[prediction] = self.clock.seconds + self.seconds
+        return prediction
+
+    async def get(self, prediction: str) -> Progress:
+        over = self.clock.seconds >= self.ends[prediction]
+        self.answered.append((prediction, self.clock.seconds, over))
+        return DONE if over else Running("processing")
+
+
+class Air:
+    """Flights under way in a house whose time is in the test's hands."""
+
+    def __init__(self, house: House, clock: HeldClock) -> None:
+        self.house, self.clock = house, clock
+        self.tasks: list[asyncio.Task[None]] = []
+
+    async def send(self, *tiles: Tile) -> None:
+        self.tasks += [asyncio.create_task(self.house.dispatcher.flight.fly(tile)) for tile in tiles]
+        await self.quiet()
+
+    async def quiet(self) -> None:
+        """Let everybody go on until all wait for time, or for the service; what threads do included."""
+        for _ in range(12):
+            await self.house.ledger.counts()
+            await self.house.folders[0].inbox.look(b"nothing")
+
+    async def let_pass(self, seconds: float, step: float = 0.5) -> None:
+        end = self.clock.seconds + seconds
+        while self.clock.seconds < end - 1e-9:
+            await self.clock.let_pass(min(step, end - self.clock.seconds))
+            await self.quiet()
+
+    async def state(self, tile: Tile) -> State:
+        return (await self.house.now(tile)).state
+
+
+@asynccontextmanager
+async def flying(root: Path, **sections: Any) -> AsyncIterator[Air]:
+    clock = HeldClock()
+    async with house(root, clock, **sections) as at_work:
+        air = Air(at_work, clock)
+        try:
+            yield air
+        finally:
+            for task in air.tasks:
+                task.cancel()
+            await asyncio.gather(*air.tasks, return_exceptions=True)
+
+
+ONE_SLOT = {"api": {"in_flight_max": 1}}
+
+
+async def test_a_slot_that_becomes_free_is_filled_with_nothing_but_a_create(tmp_path: Path) -> None:
+    async with flying(tmp_path, **ONE_SLOT) as air:
+        done: list[str] = []
+        fresh = air.house.storage.fresh
+
+        async def noted(asset: Asset, *, look: bool) -> Asset | None:
+            done.append("URL")
+            return await fresh(asset, look=look)
+
+        air.house.storage.fresh = noted  # type: ignore[method-assign]
+        ready = air.house.disk.ready
+
+        async def room(outbox: Path | None, bytes_: int) -> None:
+            done.append("room")
+            await ready(outbox, bytes_)
+
+        air.house.disk.ready = room  # type: ignore[method-assign]
+        predictor = Scheduled(air.house, 3.0)
+        tiles = [await air.house.uploaded(number) for number in range(2)]
+        await air.send(tiles[0])
+        await air.send(tiles[1])
+        assert len(predictor.urls) == 1
+        assert done.count("URL") == 2, "the second stands ready"
+        assert await air.state(tiles[1]) is State.UPLOADED, "nothing is recorded before it may leave"
+        done.clear()
+        while len(predictor.urls) < 2:
+            await air.let_pass(0.5)
+        assert done == []
+        over = next(at for _, at, over in predictor.answered if over)
+        assert predictor.ends["prediction-2"] - 3.0 == over, "in the same moment"
+
+
+async def test_the_slot_is_free_before_the_end_is_written_down(tmp_path: Path) -> None:
+    """The service has room as soon as it says so. What the disk of the ledger takes is not the next one's time."""
+    async with flying(tmp_path, **ONE_SLOT) as air:
+        predictor = Scheduled(air.house, 3.0)
+        flight, written = air.house.dispatcher.flight, asyncio.Event()
+        record = flight.record
+
+        async def slow(tile: Tile, event: Event, **more: Any) -> Tile:
+            if isinstance(event, Succeeded):
+                await written.wait()
+            return await record(tile, event, **more)
+
+        flight.record = slow
+        tiles = [await air.house.uploaded(number) for number in range(2)]
+        await air.send(*tiles)
+        await air.let_pass(6.0)
+        assert len(predictor.urls) == 2
+        assert sorted([await air.state(tile) for tile in tiles]) == [State.SUBMITTED, State.SUBMITTED]
+        written.set()
+        await air.let_pass(20.0)
+        assert [await air.state(tile) for tile in tiles] == [State.READY] * 2
+
+
+async def test_with_a_budget_the_next_one_waits_for_the_bill(tmp_path: Path) -> None:
+    async with flying(tmp_path, **ONE_SLOT, budget={"usd_per_day_max": BILL.cost_usd * 1.5}) as air:
+        predictor = Scheduled(air.house, 3.0)
+        tiles = [await air.house.uploaded(number) for number in range(2)]
+        await air.send(*tiles)
+        await air.let_pass(40.0)
+        assert len(predictor.urls) == 1
+        states = {await air.state(tile) for tile in tiles}
+        assert State.READY in states
+        assert states <= {State.READY, State.HELD, State.UPLOADED}
+
+
+async def test_what_the_budget_holds_needs_no_slot(tmp_path: Path) -> None:
+    async with flying(tmp_path, api={"in_flight_max": 1}, budget={"usd_per_day_max": BILL.cost_usd * 1.5}) as air:
+        predictor = Scheduled(air.house, 1000.0)
+        tiles = [await air.house.uploaded(number) for number in range(3)]
+        first = await air.house.bring(tiles[0], State.READY)
+        assert first.state is State.READY
+        await air.send(tiles[1])
+        await air.send(tiles[2])
+        assert [await air.state(tile) for tile in tiles[1:]] == [State.HELD, State.HELD]
+        assert (predictor.urls, air.house.dispatcher.turnstile.flying) == ([], 0)
+
+
+async def test_a_picture_that_changes_while_it_stands_ready_is_withdrawn(tmp_path: Path) -> None:
+    async with flying(tmp_path, **ONE_SLOT) as air:
+        predictor = Scheduled(air.house, 1000.0)
+        tiles = [await air.house.uploaded(number) for number in range(2)]
+        await air.send(tiles[0])
+        await air.send(tiles[1])
+        air.house.drop("1.png", b"another picture")
+        await air.let_pass(LOOK_SECONDS + 0.5)
+        assert await air.state(tiles[1]) is State.FAILED
+        assert (await air.house.history(tiles[1]))[-1] == "withdrawn"
+        assert len(predictor.urls) == 1
+
+
+async def test_who_stood_ready_for_long_stands_aside(tmp_path: Path) -> None:
+    """There may be more urgent ones by now. Nothing has happened to it."""
+    async with flying(tmp_path, **ONE_SLOT) as air:
+        Scheduled(air.house, 1000.0)
+        tiles = [await air.house.uploaded(number) for number in range(2)]
+        await air.send(tiles[0])
+        await air.send(tiles[1])
+        await air.let_pass(READY_SECONDS_MAX - LOOK_SECONDS)
+        assert not air.tasks[1].done()
+        await air.let_pass(2 * LOOK_SECONDS)
+        assert air.tasks[1].done()
+        tile = await air.house.now(tiles[1])
+        assert (tile.state, tile.submits, tile.attempts) == (State.UPLOADED, 0, 0)
+        assert air.house.dispatcher.departure.expected == {}
+        assert air.house.gates.closed() == []
+
+
+# Asking
+
+
+async def test_questions_come_when_an_end_is_likely_also_after_a_restart(tmp_path: Path) -> None:
+    for part in range(2):
+        async with flying(tmp_path) as air:
+            predictor = Scheduled(air.house, 16.0)
+            asked = []
+            for number in range(12 if part == 0 else 1):
+                tile = await air.house.uploaded(100 * part + number)
+                await air.send(tile)
+                began, before = air.clock.seconds, len(predictor.answered)
+                while await air.state(tile) is not State.READY:
+                    await air.let_pass(1.0)
+                asked.append([round(at - began, 1) for _, at, _ in predictor.answered[before:]])
+            if part == 0:
+                assert len(asked[0]) > 8, "nothing is known yet"
+                first = asked[-1]
+            else:
+                first = asked[0]
+            assert first[0] > 12.0, "no question while an end is very unlikely"
+            assert len(first) <= 4
+            assert 16.0 <= first[-1] < 17.2
+
+
+async def test_those_found_in_flight_are_not_asked_about_in_a_burst(tmp_path: Path) -> None:
+    """One schedule for all: two questions are never closer than the shortest pause, shared by all slots."""
+    async with flying(tmp_path) as air:
+        predictor = Scheduled(air.house, 16.0)
+        tiles = [await air.house.bring(await air.house.uploaded(n), State.SUBMITTED) for n in range(10)]
+        predictor.ends = {str(tile.prediction): 0.0 for tile in tiles}
+        await air.send(*tiles)
+        await air.let_pass(3.0, step=0.05)
+        times = sorted(at for _, at, _ in predictor.answered)
+        assert len(times) == 10
+        assert all(late - early == pytest.approx(0.1) for early, late in itertools.pairwise(times))
+
+
+async def test_while_webhooks_come_there_is_one_question_a_picture(tmp_path: Path) -> None:
+    async with flying(tmp_path) as air:
+        predictor = Scheduled(air.house, 16.0)
+        ears = air.house.dispatcher.ears
+        ears.hooks = Hooks("https://nas.test/hook", "", air.house.ledger.identity)
+        asked = []
+
+        async def one(number: int, *, told: bool) -> None:
+            tile = await air.house.uploaded(number)
+            await air.send(tile)
+            before, began = len(predictor.answered), air.clock.seconds
+            while await air.state(tile) is not State.READY:
+                if told and air.clock.seconds >= began + 16.0:
+                    ears.hear(ears.hooks.token(await air.house.now(tile)))  # type: ignore[union-attr]
+                    await air.quiet()
+                else:
+                    await air.let_pass(0.5)
+            asked.append(len(predictor.answered) - before)
+
+        for number in range(16):
+            await one(number, told=True)
+        assert asked[-5:] == [1] * 5, "a safety net costs nothing while it is not needed"
+        for number in range(16, 26):
+            await one(number, told=False)
+        assert ears.told is False
+        assert asked[-1] > 1, "when they stay away, questions are asked as without them"
+        assert max(asked[16:]) < 10
