@@ -1,0 +1,117 @@
+"""
+Occupancy: how much of the 10 slots predicts while pictures wait; with polling, with webhooks, and with a plain script.
+
+All times are a twentieth of real ones, so that an hour fits into minutes; what the machine itself takes (SQLite,
+decoding, HTTP) is not shortened, so the figures are on the safe side. The three have the same pictures, and their n-th
+predictions take the same time.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from bench.figure import Figure
+from bench.processes import Daemon, Plain, Service, configure, drop, ready, results, running
+from bench.schedule import mean, occupancy, perfect_span, polls, refill_gaps, span, strips, unnoticed
+
+SLOTS = 10
+SCALE = 2
+FASTER = 20
+PREDICT_SECONDS, UPLOAD_SECONDS, DOWNLOAD_SECONDS = 16 / FASTER, 2 / FASTER, 3 / FASTER
+POLL_SECONDS_MIN = 1 / FASTER
+PLAIN_POLL_SECONDS = 2 / FASTER
+PICTURES, PICTURES_SHORT = 400, 40
+SEED = 7
+
+OPTIONS = [
+    *("--predict-seconds", str(PREDICT_SECONDS), "--predict-sigma", "0.3", "--seed", str(SEED)),
+    *("--upload-seconds", str(UPLOAD_SECONDS), "--download-seconds", str(DOWNLOAD_SECONDS)),
+    *("--creates-per-minute-max", "10000"),
+]
+API = f"poll_seconds_min = {POLL_SECONDS_MIN}\ncreates_per_minute_max = 10000"
+
+
+def measure(short: bool, work: Path) -> list[Figure]:
+    """The three, one after the other."""
+    pictures = PICTURES_SHORT if short else PICTURES
+    drop(work / "pictures", pictures)
+    polling = ours(work / "polling", pictures, webhooks=False)
+    webhooks = ours(work / "webhooks", pictures, webhooks=True)
+    plain = theirs(work / "plain", pictures)
+
+    def figure(name: str, value: float, unit: str, against: str, aim: str, least: bool, **detail: Any) -> Figure:
+        met = value >= float(aim.split()[1]) if least else value <= float(aim.split()[1])
+        return Figure(name, value, unit, against, aim, None if short else met, detail)
+
+    slots, gets = "of 10 slots", "GETs a picture"
+    all_, one = "every slot predicting, all the time", "one, at the end"
+    fair = "a plain script: semaphore of 10, fixed polls"
+    return [
+        figure("occupancy, polling", occupancy(polling, SLOTS), slots, all_, ">= 0.95", True, **detail(polling)),
+        figure("polls, polling", polls(polling), gets, one, "<= 8", False),
+        figure("occupancy, webhooks", occupancy(webhooks, SLOTS), slots, all_, ">= 0.98", True, **detail(webhooks)),
+        figure("polls, webhooks", polls(webhooks), gets, one, "<= 2", False),
+        Figure("occupancy, plain script", occupancy(plain, SLOTS), slots, all_, "", None, detail(plain)),
+        figure("pace, polling", pace(polling) / pace(plain), "x plain", fair, ">= 1.3", True),
+        figure("pace, webhooks", pace(webhooks) / pace(plain), "x plain", fair, ">= 1.3", True),
+    ]
+
+
+def ours(folder: Path, pictures: int, *, webhooks: bool) -> dict[str, Any]:
+    """What the service saw of the daemon."""
+    prepare(folder)
+    with running(Service(*OPTIONS, *ready(SCALE), *(["--webhooks"] if webhooks else []))) as service:
+        path = configure(folder, service.base_url, scale=SCALE, api=API, webhooks=webhooks)
+        with running(Daemon(path)) as daemon:
+            daemon.expect_event("done", pictures)
+            assert daemon.end() == 0, daemon.lines[-10:]
+        return checked(service.report(), folder, pictures)
+
+
+def theirs(folder: Path, pictures: int) -> dict[str, Any]:
+    """What the service saw of the plain script."""
+    prepare(folder)
+    (folder / "out").mkdir()
+    with running(Service(*OPTIONS, *ready(SCALE))) as service:
+        with running(Plain(service.base_url, folder, PLAIN_POLL_SECONDS, SCALE)) as plain:
+            assert plain.wait(600) == 0, plain.lines[-10:]
+        return checked(service.report(), folder, pictures)
+
+
+def prepare(folder: Path) -> None:
+    shutil.copytree(folder.parent / "pictures", folder / "in")
+
+
+def checked(report: dict[str, Any], folder: Path, pictures: int) -> dict[str, Any]:
+    """A figure of a run in which something is not right would say nothing."""
+    assert results(folder / "out") == pictures
+    assert len(report["predictions"]) == pictures
+    assert report["refused"] == []
+    return report
+
+
+def pace(report: dict[str, Any]) -> float:
+    """Pictures per second until the last prediction is over."""
+    return len(report["predictions"]) / span(report)
+
+
+def detail(report: dict[str, Any]) -> dict[str, Any]:
+    """What the figures are made of; seconds as they would be if nothing were shortened."""
+    predicting = sum(each["end"] - each["begin"] for each in report["predictions"])
+    seconds, perfect = span(report), perfect_span(report, SLOTS)
+    noticed_late, refilled_late = mean(unnoticed(report)), mean(refill_gaps(report, SLOTS))
+    share = refilled_late / (refilled_late + predicting / len(report["predictions"]))
+    return {
+        "pictures": len(report["predictions"]),
+        "pictures_per_second": pace(report),
+        "whole_span_occupancy": predicting / (SLOTS * seconds),
+        "whole_span_occupancy_of_a_perfect_schedule": predicting / (SLOTS * perfect),
+        "whole_span_over_perfect": seconds / perfect,
+        "polls": polls(report),
+        "unnoticed_seconds_unscaled": noticed_late * FASTER,
+        "refill_gap_seconds_unscaled": refilled_late * FASTER,
+        "refill_gap_share": share,
+        "unnoticed_share": share * noticed_late / refilled_late if refilled_late else 0.0,
+        "refused": len(report["refused"]),
+        "strips": strips(report, SLOTS),
+    }

@@ -1,0 +1,149 @@
+"""
+The processes of a benchmark, each of its own, and what they are given: pictures and a configuration.
+
+The daemon is the one that PYTHONPATH, or else the environment, leads to: so one benchmark can measure two checkouts. It
+and the pictures come from outside this checkout's own folder, which would otherwise stand first.
+"""
+
+import json
+import os
+import signal
+import socket
+import sys
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from e2e.world import KEY, Process, encoded
+
+TESTS = Path(__file__).parent.parent
+SECRET = "wh-5ecre7-of-the-benchmark"
+SIZES = ((24, 18), (48, 36), (64, 48), (96, 72), (120, 90), (160, 120))
+SUFFIXES = (".jpg", ".png")
+SECONDS_MAX = 600
+
+P = TypeVar("P", bound=Process)
+
+
+class Service(Process):
+    """`bench.service`, until it is killed."""
+
+    def __init__(self, *options: str) -> None:
+        super().__init__([sys.executable, "-m", "bench.service", *options], cwd=TESTS)
+        self.base_url = self.expect(lambda line: line.startswith("http"), "base URL")
+
+    def report(self) -> dict[str, Any]:
+        """All that it saw."""
+        with urllib.request.urlopen(self.base_url.removesuffix("/v1") + "/report", timeout=60) as response:
+            return json.load(response)
+
+
+class Daemon(Process):
+    """`esrgand run`, whichever is installed."""
+
+    def __init__(self, config: Path, command: str = "run") -> None:
+        super().__init__([sys.executable, "-m", "daemon.cli", command, "--config", str(config)], cwd=config.parent)
+
+    def expect_event(self, name: str, count: int = 1, seconds: float = SECONDS_MAX) -> dict[str, Any]:
+        """The count-th event of that name; seconds: the longest silence."""
+        left, mark = count, f'"event":"{name}"'
+
+        def true(line: str) -> bool:
+            nonlocal left
+            left -= mark in line.replace('": "', '":"')
+            return left == 0
+
+        return json.loads(self.expect(true, f"{count} x {name}", seconds))
+
+
+class Plain(Process):
+    """`bench.plain`."""
+
+    def __init__(self, base_url: str, folder: Path, poll_seconds: float, scale: int) -> None:
+        command = [sys.executable, "-m", "bench.plain", base_url, str(folder / "in"), str(folder / "out")]
+        super().__init__([*command, str(poll_seconds), str(scale)], cwd=TESTS)
+
+
+@contextmanager
+def running(process: P) -> Iterator[P]:
+    """It, and nothing of it afterwards."""
+    try:
+        yield process
+    finally:
+        if process.process.poll() is None:
+            process.end(signal.SIGKILL)
+
+
+def daemon_version(folder: Path) -> str:
+    """Which daemon is measured."""
+    command = "import daemon; print(daemon.__version__, 'in', daemon.__path__[0])"
+    process = Process([sys.executable, "-c", command], cwd=folder)
+    process.wait()
+    return process.lines[-1]
+
+
+def drop(inbox: Path, count: int, sizes: Sequence[tuple[int, int]] = SIZES) -> None:
+    """Pictures of these sizes in turn, JPEG and PNG, no two of which are the same."""
+    inbox.mkdir(parents=True, exist_ok=True)
+    seen = set()
+    for number in range(count):
+        suffix = SUFFIXES[number // len(sizes) % 2]
+        body = encoded(number, suffix, *sizes[number % len(sizes)])
+        seen.add(body)
+        (inbox / f"{number:05}{suffix}").write_bytes(body)
+    assert len(seen) == count
+
+
+def ready(scale: int, sizes: Sequence[tuple[int, int]] = SIZES) -> list[str]:
+    """The service's option for their results."""
+    return ["--ready", *(f"{width * scale}x{height * scale}" for width, height in sizes)]
+
+
+def results(outbox: Path) -> int:
+    """How many results there are."""
+    return sum(name.endswith(".png") and not name.startswith(".") for name in os.listdir(outbox))
+
+
+def configure(folder: Path, base_url: str, *, scale: int, api: str = "", webhooks: bool = False) -> Path:
+    """A configuration with one folder. api: further lines of that section."""
+    for name in ("in", "out"):
+        (folder / name).mkdir(exist_ok=True)
+    for name, text in (("key", KEY), ("secret", SECRET)):
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o600)
+    listen = f"127.0.0.1:{free_port()}"
+    webhook = f'[webhook]\npublic_url = "http://{listen}/hook"\nsecret_file = "secret"' if webhooks else ""
+    path = folder / "config.toml"
+    path.write_text(
+        f"""
+state_dir = "state"
+[[folder]]
+inbox = "in"
+outbox = "out"
+scale = {scale}
+quiet_seconds = 0.3
+scan_seconds = 1
+[api]
+key_file = "key"
+base_url = "{base_url}"
+{api}
+[storage]
+kind = "vendor"
+[http]
+listen = "{listen}"
+[log]
+level = "info"
+format = "json"
+{webhook}
+"""
+    )
+    return path
+
+
+def free_port() -> int:
+    """One that nobody listens on now; the service has to be told before the daemon can take one."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]
