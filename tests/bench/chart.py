@@ -5,29 +5,18 @@ A bar says how the figure stands to its aim, so longer is better for all of them
 drawn the other way round. The line is the aim.
 """
 
-import re
 from collections.abc import Iterator
 from html import escape
 
+from bench.aims import ratio
 from bench.figure import Figure
 
 WIDTH = 960
 NAME_WIDTH, VALUE_WIDTH = 270, 240
 ROW, STRIP_ROW, MARGIN = 26, 7, 16
-RATIO_MAX = 2.0  # where a bar ends at last
+RATIO_DRAWN_MAX = 2.0  # where a bar ends at last
 STRIP_SECONDS = 15.0  # enough to see the gaps
 COLOURS = {True: "#2e7d32", False: "#c62828", None: "#78909c"}
-AIM = re.compile(r"(>=|<=|at least|at most)\s*([0-9]+(?:\.[0-9]+)?)")
-
-
-def ratio(figure: Figure) -> float | None:
-    """The figure over its aim, or the aim over the figure where less is better; None where no number is aimed at."""
-    found = AIM.search(figure.aim)
-    if found is None:
-        return None
-    aim = float(found[2])
-    over, under = (figure.value, aim) if found[1] in (">=", "at least") else (aim, figure.value)
-    return RATIO_MAX if under <= 0 else over / under
 
 
 def svg(about: dict[str, str], figures: list[Figure]) -> str:
@@ -38,7 +27,7 @@ def svg(about: dict[str, str], figures: list[Figure]) -> str:
         y += 20
     top = y
     for figure in figures:
-        if (value := ratio(figure)) is not None:
+        if (value := ratio(figure.value, figure.aim)) is not None:
             body += bar(figure, value, y)
             y += ROW
     aim_x = NAME_WIDTH + bar_width(1.0)
@@ -64,7 +53,7 @@ def bar(figure: Figure, value: float, y: float) -> Iterator[str]:
 
 
 def bar_width(value: float) -> float:
-    return max(0.0, min(value, RATIO_MAX)) / RATIO_MAX * (WIDTH - NAME_WIDTH - VALUE_WIDTH)
+    return max(0.0, min(value, RATIO_DRAWN_MAX)) / RATIO_DRAWN_MAX * (WIDTH - NAME_WIDTH - VALUE_WIDTH)
 
 
 def strip(row: list[tuple[float, float]], y: float) -> str:

@@ -38,6 +38,33 @@ async def pause(seconds: float) -> None:
     await over.wait()
 
 
+class Limits:
+    """Both limits, to the letter. Times: seconds of one clock, never decreasing."""
+
+    def __init__(self, in_flight_max: int, creates_max: int, minute: float) -> None:
+        self.in_flight_max = in_flight_max
+        self.creates_max = creates_max
+        self.minute = minute
+        self._ends: list[float] = []
+        self._creates: deque[float] = deque()
+
+    def refusal(self, now: float) -> str:
+        """Why a create that arrives now is too many, or ""."""
+        self._ends = [end for end in self._ends if end > now]
+        while self._creates and now - self._creates[0] >= self.minute:
+            self._creates.popleft()
+        if len(self._ends) >= self.in_flight_max:
+            return f"{self.in_flight_max} predictions are in flight"
+        if len(self._creates) >= self.creates_max:
+            return f"{self.creates_max} predictions were created within {self.minute:g} s"
+        return ""
+
+    def count(self, now: float, end: float) -> None:
+        """A create that was not refused. end: when its prediction is over."""
+        self._creates.append(now)
+        self._ends.append(end)
+
+
 @dataclass
 class Prediction:
     """begin: its create's arrival. end: when it is over."""
@@ -73,8 +100,7 @@ class Service:
         self.options = options
         self.seen = Seen()
         self.predictions: dict[str, Prediction] = {}
-        self.minute: deque[float] = deque()
-        self.flying: list[Prediction] = []
+        self.limits = Limits(options.in_flight_max, options.creates_per_minute_max, options.minute)
         self.files: dict[str, tuple[bytes, int, int]] = {}
         self.results: dict[str, bytes] = {}
         self.telling: set[asyncio.Task[None]] = set()
@@ -143,7 +169,7 @@ class Service:
     async def create(self, request: web.Request) -> web.Response:
         now = time.monotonic()
         asked = orjson.loads(await request.read())
-        why = self.refusal(now)
+        why = self.limits.refusal(now)
         if why:
             self.seen.creates.append({"at": now, "status": 429})
             self.seen.refused.append({"at": now, "why": why})
@@ -153,7 +179,6 @@ class Service:
             self.seen.creates.append({"at": now, "status": 400})
             return reply({"status": "error", "message": "Bad request", "details": "the image cannot be read"}, 400)
         self.seen.creates.append({"at": now, "status": 200})
-        self.minute.append(now)
         scale = asked["input"].get("scale", 4)
         _, *size = self.files[image.rpartition("/")[2]]
         prediction = Prediction(
@@ -167,23 +192,12 @@ class Service:
             webhook_secret=asked.get("webhook_secret", ""),
         )
         self.predictions[prediction.id] = prediction
-        self.flying.append(prediction)
+        self.limits.count(now, prediction.end)
         self.make(prediction.result)
         if self.options.webhooks and prediction.webhook_url:
             self.telling.add(task := asyncio.create_task(self.tell(prediction)))
             task.add_done_callback(self.telling.discard)
         return reply({"status": "success", "message": "Prediction created", "predictionID": prediction.id})
-
-    def refusal(self, now: float) -> str:
-        """Why a create that arrives now is too many, or ""."""
-        while self.minute and now - self.minute[0] >= self.options.minute:
-            self.minute.popleft()
-        self.flying = [prediction for prediction in self.flying if prediction.end > now]
-        if len(self.flying) >= self.options.in_flight_max:
-            return f"{self.options.in_flight_max} predictions are in flight"
-        if len(self.minute) >= self.options.creates_per_minute_max:
-            return f"{self.options.creates_per_minute_max} predictions were created in {self.options.minute:g} s"
-        return ""
 
     def predict_seconds(self, number: int) -> float:
         """How long the prediction of that number takes, counted from 0."""
@@ -223,7 +237,7 @@ class Service:
         )
 
     async def history(self, request: web.Request) -> web.Response:
-        """All predictions in one go: nobody here makes so many that a page would not hold them."""
+        """All predictions, the last one first."""
         now = time.monotonic()
         self.seen.histories.append(now)
         first = int(request.query.get("offset", 0))
