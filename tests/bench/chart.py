@@ -19,10 +19,10 @@ STRIP_SECONDS = 15.0  # enough to see the gaps
 COLOURS = {True: "#2e7d32", False: "#c62828", None: "#78909c"}
 
 
-def svg(about: dict[str, str], figures: list[Figure]) -> str:
-    """The whole file."""
+def svg(about: str, figures: list[Figure]) -> str:
+    """The whole file. about: one line on where this was measured."""
     y, body = MARGIN + 14, []
-    for line in ("Each figure against its aim; longer is better", ", ".join(about.values())):
+    for line in ("Each figure against its aim; longer is better", about):
         body.append(text(MARGIN, y, line, weight="bold" if not body else "normal"))
         y += 20
     top = y

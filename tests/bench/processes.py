@@ -1,8 +1,8 @@
 """
 The processes of a benchmark, each of its own, and what they are given: pictures and a configuration.
 
-The daemon is the one that PYTHONPATH, or else the environment, leads to: so one benchmark can measure two checkouts. It
-and the pictures come from outside this checkout's own folder, which would otherwise stand first.
+The daemon is the one that this process would import, wherever the benchmark itself lies: so PYTHONPATH alone decides
+which checkout is measured.
 """
 
 import json
@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from e2e.world import KEY, Process, encoded
+
+import daemon
 
 TESTS = Path(__file__).parent.parent
 SECRET = "wh-5ecre7-of-the-benchmark"
@@ -41,10 +43,12 @@ class Service(Process):
 
 
 class Daemon(Process):
-    """`esrgand run`, whichever is installed."""
+    """`esrgand run`."""
 
     def __init__(self, config: Path, command: str = "run") -> None:
-        super().__init__([sys.executable, "-m", "daemon.cli", command, "--config", str(config)], cwd=config.parent)
+        # From a folder in which no other ./daemon stands first.
+        place = {"PYTHONPATH": str(Path(daemon.__path__[0]).resolve().parent)}
+        super().__init__([sys.executable, "-m", "daemon.cli", command, "--config", str(config)], place, config.parent)
 
     def expect_event(self, name: str, count: int = 1, seconds: float = SECONDS_MAX) -> dict[str, Any]:
         """The count-th event of that name; seconds: the longest silence."""
@@ -74,14 +78,6 @@ def running(process: P) -> Iterator[P]:
     finally:
         if process.process.poll() is None:
             process.end(signal.SIGKILL)
-
-
-def daemon_version(folder: Path) -> str:
-    """Which daemon is measured."""
-    command = "import daemon; print(daemon.__version__, 'in', daemon.__path__[0])"
-    process = Process([sys.executable, "-c", command], cwd=folder)
-    process.wait()
-    return process.lines[-1]
 
 
 def drop(inbox: Path, count: int, sizes: Sequence[tuple[int, int]] = SIZES) -> None:

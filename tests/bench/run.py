@@ -5,7 +5,8 @@ Prints a table of figures, each with its aim and what it is compared with, and w
 `bench.svg` there. Status 1 where an aim is missed, or where something is not right: a picture that is missing, a limit
 that was not kept. The short form says too little about how good anything is, so there only the latter counts.
 
-The daemon that is measured is the one that PYTHONPATH, or else the environment, leads to.
+The daemon that is measured is the one that PYTHONPATH, or else the environment, leads to. A busy machine shows in
+`late_timer`: what it adds to every wait of the daemon, and several times to a slot that is refilled.
 """
 
 import argparse
@@ -26,7 +27,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from bench.chart import svg
 from bench.figure import Figure
-from bench.processes import daemon_version
+
+import daemon
 
 MODULES = ("occupancy", "minute", "cost", "latency", "scan", "memory")
 Measure = Callable[[bool, Path], list[Figure]]
@@ -41,12 +43,13 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     figures: list[Figure] = []
     with tempfile.TemporaryDirectory(prefix="esrgand-bench-") as folder:
-        about = machine(Path(folder))
+        about = machine()
         print(*(f"{name}: {value}" for name, value in about.items()), sep="\n", flush=True)
-        there = [name for name in options.only if is_there(name)]
         wrong = 0
-        for name in there:
-            print(f"... {name}", file=sys.stderr, flush=True)
+        for name in dict.fromkeys(options.only):
+            print(f"... {name}", "" if is_there(name) else "is not there", file=sys.stderr, flush=True)
+            if not is_there(name):
+                continue
             (work := Path(folder, name)).mkdir()
             wrong += not collect(importlib.import_module(f"bench.{name}").measure, options.short, work, figures)
     about["load afterwards"] = load()
@@ -72,11 +75,11 @@ def is_there(name: str) -> bool:
     return importlib.util.find_spec(f"bench.{name}") is not None
 
 
-def machine(folder: Path) -> dict[str, str]:
-    """Where this runs, and what is measured. folder: empty."""
+def machine() -> dict[str, str]:
+    """Where this runs, and what is measured."""
     models = [line.partition(":")[2].strip() for line in cpuinfo() if line.startswith("model name")]
     return {
-        "daemon": daemon_version(folder),
+        "daemon": f"{daemon.__version__} in {daemon.__path__[0]}",
         "machine": f"{os.cpu_count()} cores, {models[0] if models else platform.machine()}",
         "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
         "load before": load(),
@@ -119,7 +122,7 @@ def write(out: Path, about: dict[str, str], figures: list[Figure]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     document: dict[str, Any] = {"machine": about, "figures": [figure.as_json() for figure in figures]}
     (out / "bench.json").write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n")
-    (out / "bench.svg").write_text(svg(about, figures))
+    (out / "bench.svg").write_text(svg(f"{about['machine']}, {about['system']}", figures))
 
 
 if __name__ == "__main__":

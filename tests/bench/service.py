@@ -6,7 +6,8 @@ create that finds `in_flight_max` predictions not over, or `creates_per_minute_m
 before it, is a 429, and nothing is created. How long the n-th prediction takes depends on the seed and on n alone, so
 two clients meet the same times. A prediction is over at its time and not when this loop gets round to it. Results are
 whole PNGs of the right size; those of the sizes in `--ready` are made before the first line, so that nobody waits for
-one. `GET /report` tells all that was seen, in seconds of the monotonic clock, which all processes here share.
+one. `GET /report` tells all that was seen, in seconds of the monotonic clock, which all processes here share; and how
+late a timer of its own was, which is what the machine does to all who wait here.
 
 It looks into no key and no signature, and keeps everything in memory.
 """
@@ -29,6 +30,7 @@ from aiohttp import web
 
 USD_PER_SECOND = 0.0002475
 BYTES_MAX = 100_000_000
+TICK_SECONDS = 0.05
 
 
 async def pause(seconds: float) -> None:
@@ -91,6 +93,7 @@ class Seen:
     webhooks: list[dict[str, Any]] = field(default_factory=list)  # at, answered, id, status
     deletes: list[dict[str, Any]] = field(default_factory=list)  # at, id
     histories: list[float] = field(default_factory=list)
+    late: list[float] = field(default_factory=list)  # seconds that a timer of our own came too late
 
 
 class Service:
@@ -282,7 +285,10 @@ class Service:
         await site.start()
         self.here = f"http://127.0.0.1:{runner.addresses[0][1]}"
         print(f"{self.here}/v1", flush=True)
-        await asyncio.Event().wait()
+        while True:
+            due = time.monotonic() + TICK_SECONDS
+            await pause(TICK_SECONDS)
+            self.seen.late.append(time.monotonic() - due)
 
 
 def reply(value: dict[str, Any], status: int = 200) -> web.Response:

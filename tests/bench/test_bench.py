@@ -64,7 +64,7 @@ def test_how_a_figure_stands_to_its_aim(value: float, aim: str, expected: float 
 
 def test_none_of_what_there_should_be_none_of_is_right() -> None:
     assert is_met(0, "<= 0")
-    ElementTree.fromstring(svg({}, [figure("<= 0", 0)]))
+    ElementTree.fromstring(svg("<&>", [figure("<= 0", 0)]))
 
 
 # What the service grants
