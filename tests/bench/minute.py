@@ -2,9 +2,11 @@
 The minute: how much of the limit on creates per minute is used, and that it is never exceeded.
 
 The daemon's minute has sixty real seconds, so this stands idle for most of its time. Predictions are so short that the
-slots would let more through than the minute does.
+slots would let more through than the minute does. In the middle of the first minute the daemon is killed, and started
+again: it has to remember what left before.
 """
 
+import signal
 from pathlib import Path
 
 from bench.aims import is_met
@@ -24,9 +26,11 @@ def measure(short: bool, work: Path) -> list[Figure]:
     with running(Service(*options, *ready(SCALE))) as service:
         api = f"creates_per_minute_max = {creates_max}\npoll_seconds_min = {0.05 if short else 1}"
         path = configure(work, service.base_url, scale=SCALE, api=api)
-        with running(Daemon(path)) as daemon:
-            daemon.expect_event("done", pictures)
-            assert daemon.end() == 0, daemon.lines[-10:]
+        with running(Daemon(path)) as killed:
+            killed.expect_event("submitted", creates_max // 2)
+            killed.end(signal.SIGKILL)
+        with running(Daemon(path, "once")) as daemon:
+            assert daemon.wait(600) == 0, daemon.lines[-10:]
         report = service.report()
     assert results(work / "out") == len(report["predictions"]) == pictures
     # What is refused has arrived, too.

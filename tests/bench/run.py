@@ -11,7 +11,6 @@ The daemon that is measured is the one that PYTHONPATH, or else the environment,
 
 import argparse
 import importlib
-import importlib.util
 import json
 import math
 import os
@@ -47,9 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(*(f"{name}: {value}" for name, value in about.items()), sep="\n", flush=True)
         wrong = 0
         for name in dict.fromkeys(options.only):
-            print(f"... {name}", "" if is_there(name) else "is not there", file=sys.stderr, flush=True)
-            if not is_there(name):
-                continue
+            print(f"... {name}", file=sys.stderr, flush=True)
             (work := Path(folder, name)).mkdir()
             wrong += not collect(importlib.import_module(f"bench.{name}").measure, options.short, work, figures)
     about["load afterwards"] = load()
@@ -69,10 +66,6 @@ def collect(measure: Measure, short: bool, work: Path, figures: list[Figure]) ->
         traceback.print_exc()
         return False
     return True
-
-
-def is_there(name: str) -> bool:
-    return importlib.util.find_spec(f"bench.{name}") is not None
 
 
 def machine() -> dict[str, str]:

@@ -1,0 +1,138 @@
+"""
+The processes of a benchmark: the daemon and the instant service, and what the kernel says of them.
+
+Whatever is started here is ended where it was started, whether the measuring goes well or not. Numbers come from /proc,
+of the whole process with all its threads.
+"""
+
+import os
+import re
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyvips
+from e2e.world import KEY, STARTED, Daemon, Process
+
+INSTANT = Path(__file__).with_name("instant.py")
+TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
+# The environment that the unit gives the daemon.
+ENVIRONMENT = {"MALLOC_ARENA_MAX": "2"}
+
+
+class Instant(Process):
+    """The service; see `instant`."""
+
+    def __init__(self, result: Path, *options: str) -> None:
+        super().__init__([sys.executable, str(INSTANT), str(result), *options])
+        self.base_url = self.expect(lambda line: line.startswith("http"), "base URL")
+
+    def expect_line(self, what: str, count: int) -> str:
+        """The count-th line of that kind; what it is about."""
+        left = count
+
+        def true(line: str) -> bool:
+            nonlocal left
+            left -= line.startswith(f"{what} ")
+            return left == 0
+
+        return self.expect(true, f"{count} x {what}").split()[1]
+
+
+@contextmanager
+def running(process: Process) -> Iterator[Process]:
+    """It is ended with the block: gently where all went well, and in any case."""
+    try:
+        yield process
+        process.end()
+    finally:
+        if process.process.poll() is None:
+            process.end(signal.SIGKILL)
+        if process in STARTED:
+            STARTED.remove(process)
+
+
+@contextmanager
+def instant(result: Path, *options: str) -> Iterator[Instant]:
+    """A service, while the block runs."""
+    service = Instant(result, *options)
+    with running(service):
+        yield service
+
+
+@contextmanager
+def watching(folder: Path, base_url: str, **settings: object) -> Iterator[Daemon]:
+    """A daemon over `folder`/in and `folder`/out that has scanned its inbox once."""
+    daemon = Daemon(configured(folder, base_url, **settings), env=ENVIRONMENT)
+    with running(daemon):
+        daemon.expect_event("watching")
+        yield daemon
+
+
+def configured(
+    folder: Path,
+    base_url: str,
+    *,
+    scale: float = 4,
+    quiet_seconds: float = 0.3,
+    scan_seconds: float = 10,
+    level: str = "info",
+) -> Path:
+    """A configuration with one folder, whose pace only the daemon itself limits."""
+    for name in ("in", "out"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    key = folder / "key"
+    key.write_text(KEY)
+    key.chmod(0o600)
+    path = folder / "config.toml"
+    path.write_text(f"""
+state_dir = "state"
+[[folder]]
+inbox = "in"
+outbox = "out"
+scale = {scale}
+quiet_seconds = {quiet_seconds}
+scan_seconds = {scan_seconds}
+[api]
+key_file = "key"
+base_url = "{base_url}"
+poll_seconds_min = 0.2
+creates_per_minute_max = 10000
+[storage]
+kind = "vendor"
+[http]
+listen = ""
+[log]
+level = "{level}"
+format = "json"
+""")
+    return path
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU of a process so far, user and system, all threads."""
+    # The second field is a name in brackets, which may hold anything.
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND
+
+
+def memory_mib(pid: int, what: str = "VmHWM") -> float:
+    """Memory of a process in MiB: the most that it ever had in use, or (VmRSS) what it has now."""
+    found = re.search(rf"^{what}:\s+(\d+) kB$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+    assert found is not None
+    return int(found[1]) / 1024
+
+
+def photograph(seed: int, width: int, height: int) -> pyvips.Image:
+    """Something with the detail of a photograph: soft shapes and grain. No other seed makes it."""
+    xy = pyvips.Image.xyz(width, height)
+    shapes = [((xy[0] * (0.011 * (band + 1)) + xy[1] * 0.017 + seed).sin() + 1) * 90 + 30 for band in range(3)]
+    grain = pyvips.Image.gaussnoise(width, height, sigma=36, mean=0, seed=seed).gaussblur(0.6)
+    return (shapes[0].bandjoin(shapes[1:]) + grain).cast("uchar").copy(interpretation="srgb").copy_memory()
+
+
+def enlarged(picture: pyvips.Image, scale: float, path: Path) -> None:
+    """Its result, as the service's own writer (OpenCV) compresses a PNG."""
+    picture.resize(scale, kernel="lanczos3").pngsave(str(path), compression=1, filter="sub")
