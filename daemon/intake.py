@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 WINDOW = 64
 WORKERS = 2
-STEP_SECONDS = 0.05  # hints that come in one burst are followed together
+STEP_SECONDS = 0.05  # the first hint is followed at once; of a burst the others are followed together
 
 
 @dataclass
@@ -48,13 +48,14 @@ class Intake:
         fault: Fault | None = None
         while not self.stopping.is_set():
             wake.clear()
+            began = clock.monotonic()
             wait = await detector.step()
             # A folder that is gone cannot be watched either; that goes without saying.
             now = detector.fault or detector.watch_fault
             self._tell(folder, fault, now)
             fault = now
-            if await clock.wait(wake, wait):
-                await clock.sleep(STEP_SECONDS)
+            if await clock.wait(wake, wait) and (rest := began + STEP_SECONDS - clock.monotonic()) > 0:
+                await clock.sleep(rest)
 
     def _tell(self, folder: Folder, before: Fault | None, now: Fault | None) -> None:
         log = self.world.log.bind(inbox=str(folder.config.inbox))

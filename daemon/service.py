@@ -238,7 +238,7 @@ class Service:
             await self._beat(started.wired, started.health)
             if self.once and await self._is_done(started.outcome):
                 break
-            await self.clock.wait(self.orders.any, BEAT_SECONDS if not self.once else BEAT_SECONDS / 4)
+            await self.clock.wait(self.orders.any, BEAT_SECONDS if self._ready and not self.once else BEAT_SECONDS / 8)
         self._tell_stopping(in_flight=await started.wired.ledger.count(State.SUBMITTED, State.SUBMITTING))
         await end_gently(tasks, started.dispatcher, self.orders.hurry)
 

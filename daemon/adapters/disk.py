@@ -254,9 +254,9 @@ class HouseDisk:
 
         def work() -> tuple[str, int] | None:
             self._make_way(outbox, final)
-            digest = files.digest_of(source)
             there = files.kind(final)
             if there is not None:
+                digest = files.digest_of(source)
                 old = files.digest_of(final)[0] if there == "file" else ""
                 if old == digest[0]:
                     # Something came between the name and the record; perhaps even before its folder was synced.

@@ -20,7 +20,7 @@ SCALE = 2
 
 def measure(short: bool, work: Path) -> list[Figure]:
     """Long: two whole minutes and a bit. Short: the first create that has to wait for the minute's end."""
-    creates_max, pictures, minutes, predict_seconds = (8, 16, 1, 0.15) if short else (100, 230, 2, 3.0)
+    creates_max, pictures, minutes, predict_seconds = (8, 12, 1, 0.15) if short else (100, 230, 2, 3.0)
     drop(work / "in", pictures)
     options = ["--creates-per-minute-max", str(creates_max), "--predict-seconds", str(predict_seconds)]
     with running(Service(*options, *ready(SCALE))) as service:
