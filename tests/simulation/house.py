@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import random
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -42,6 +43,7 @@ from daemon.gates import Gates
 from daemon.intake import Intake
 from daemon.ports import Inbox, Watcher
 from daemon.rules.faults import Fault, LedgerBroken
+from daemon.rules.hooks import Hooks
 from daemon.rules.lifecycle import MILESTONES, State
 from daemon.service import end_gently
 from daemon.wiring import Api, Parts, Wired, assemble
@@ -130,6 +132,8 @@ class House:
         bug.config(raw)
         self.config = Config.model_validate(raw)
         self.service = Service(self.machine, in_flight, minute, 2, self.fail, usd_max=budget * 0.004)
+        # Chance of their own, so that a seed's other troubles do not depend on them.
+        self.service.webhooks = random.Random(f"{seed} webhooks") if seed % 2 else None
         self.files = bug.files(self.machine)
         self.files.on_name = self._named
         self.volumes = {}
@@ -305,6 +309,7 @@ class House:
             self.crashes_left -= 1
         finally:
             machine.alive = False
+            self.service.hear = None
             _drain(loop)
             machine.now = loop.now
             loop.close()
@@ -342,7 +347,9 @@ class House:
         api = Api("sim", "key", "sim", local=False)
         wired = self.bug.wired(await assemble(self.config, api, self.bug.parts(parts), clock, log))
         gates = Gates(clock, log)
-        dispatcher = Dispatcher(self.config, wired.world, gates, wired.folders)
+        hooks = Hooks("https://nas.test/hook", "", wired.ledger.identity) if self.service.webhooks else None
+        dispatcher = Dispatcher(self.config, wired.world, gates, wired.folders, hooks)
+        self.service.hear = dispatcher.ears.hear
         self.bug.dispatcher(dispatcher)
         if self.bug.prepare:
             await dispatcher.prepare()

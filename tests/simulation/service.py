@@ -7,6 +7,7 @@ it, with every fault that the contract knows. What must never happen is told to 
 
 import hashlib
 import io
+import random
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
@@ -77,6 +78,8 @@ class Faults:
 class Service:
     """The account at the API, and the bucket.
 
+    webhooks: chance of their own, or None: it tells nobody. hear: the daemon that runs now, or None while none does.
+    webhooks: chance of their own, or None: it tells nobody. hear: the daemon that runs now, or None while none does.
     sources: what has a URL ever been made for. allowed: by content, runs that a person asked for beyond the usual.
     """
 
@@ -96,6 +99,8 @@ class Service:
     creates: list[float] = field(default_factory=list)
     injected: dict[str, int] = field(default_factory=dict)
     closed_until: float = 0.0
+    webhooks: random.Random | None = None
+    hear: Callable[[str], None] | None = None
 
     def hit(self, kind: str, chance: float) -> bool:
         """Whether a fault happens now."""
@@ -109,7 +114,7 @@ class Service:
         data = self.objects.get(self.urls.get(url, ""))
         return hashlib.sha256(data).hexdigest() if data is not None else ""
 
-    def make(self, url: str, content: str, recipe: Recipe) -> Run:
+    def make(self, url: str, content: str, recipe: Recipe, hook: Hook | None = None) -> Run:
         """A prediction comes into being, and will be billed."""
         now, chance = self.machine.time(), self.machine.chance
         key = f"{content}@{recipe.scale:g}"
@@ -138,7 +143,27 @@ class Service:
             run.known_at = now + 100.0
         self.machine.schedule(now + (run.ends_at - now) * chance.random(), lambda: self._reads(run))
         self.machine.note(f"created {run.id} of {content[:8]}: {end}")
+        if hook is not None:
+            self._plan_webhooks(run, hook.url.rpartition("/")[2])
         return run
+
+    def _plan_webhooks(self, run: Run, token: str) -> None:
+        """Prompt as a rule; lost, late, early and repeated now and then, and for some minutes none at all."""
+        chance = self.webhooks
+        assert chance is not None
+        kind = chance.choice(["prompt"] * 7 + ["lost", "late", "early"])
+        if kind == "lost" or 60.0 < run.ends_at % 600.0 < 240.0:
+            return
+        times = {"prompt": run.ends_at + chance.expovariate(3.0), "late": run.ends_at + 20.0 * chance.random()}
+        at = times.get(kind, run.created_at + (run.ends_at - run.created_at) * chance.random())
+        for repeated in range(chance.choice([1, 1, 1, 2, 3])):
+            self.machine.schedule(at + repeated, lambda: self._tell(token))
+        if chance.random() < 0.1:
+            self.machine.schedule(at, lambda: self._tell("0" * 32))
+
+    def _tell(self, token: str) -> None:
+        if self.hear is not None:
+            self.hear(token)
 
     def _reads(self, run: Run) -> None:
         """A prediction may wait before it begins, and reads its picture then."""
@@ -218,23 +243,23 @@ class SimPredictor:
         if service.hit("hang", service.faults.create / 8):
             service.count_post(content, recipe.scale)
             if chance.random() < 0.5:
-                await self._arrives_late(image_url, content, recipe)
+                await self._arrives_late(image_url, content, recipe, hook)
             await pause(CREATE_SECONDS_MAX)
             raise lost
         await pause(chance.expovariate(20.0))
         machine.step("create arrives")
         service.count_post(content, recipe.scale)
-        run = service.make(image_url, content, recipe)
+        run = service.make(image_url, content, recipe, hook)
         await pause(chance.expovariate(20.0))
         machine.step("create answered")
         if service.hit("lost after", service.faults.create / 4):
             raise lost
         return run.id
 
-    async def _arrives_late(self, url: str, content: str, recipe: Recipe) -> None:
+    async def _arrives_late(self, url: str, content: str, recipe: Recipe, hook: Hook | None) -> None:
         """On its way for as long as the request may take, whatever becomes of us meanwhile."""
         at = self._machine.time() + self._machine.chance.random() * CREATE_SECONDS_MAX
-        self._machine.schedule(at, lambda: self._service.make(url, content, recipe) and None)
+        self._machine.schedule(at, lambda: self._service.make(url, content, recipe, hook) and None)
 
     async def get(self, prediction: str) -> Progress:
         service, now = self._service, self._machine.time
