@@ -69,12 +69,20 @@ class Desk:
                 "max": self.config.api.in_flight_max,
                 "taken": summary["jobs"]["submitting"] + summary["jobs"]["submitted"],
             },
+            "webhooks": self._webhooks(),
             "gates": [
                 {"gate": gate.name, "reason": gate.fault.said, "since": timestamp(gate.closed_at)}
                 for gate in self.dispatcher.gates.closed()
             ],
             "folders": [self._folder(id_) for id_ in self.wired.wakes],
         }
+
+    def _webhooks(self) -> str:
+        """Whether the service tells when predictions are over."""
+        ears = self.dispatcher.ears
+        if ears.hooks is None:
+            return "off"
+        return "arriving" if ears.told else "missing" if ears.missing else "not sure yet"
 
     def _folder(self, id_: int) -> dict[str, Any]:
         folder = self.intake.folders[id_]

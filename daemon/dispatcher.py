@@ -67,7 +67,7 @@ class Dispatcher:
         self._held_until: set[float] = set()
         self.stopping = asyncio.Event()
         self.turnstile = Turnstile(world.clock, config.api.in_flight_max, config.api.creates_per_minute_max)
-        self.ears = Ears(world.clock, hooks)
+        self.ears = Ears(world.clock, world.log, hooks)
         outboxes = {folder.id: folder.config.outbox for folder in self.folders.values()}
         self.departure = Departure(
             config=config,

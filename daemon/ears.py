@@ -10,8 +10,10 @@ import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
+from structlog.typing import FilteringBoundLogger
+
 from daemon.ports import Clock
-from daemon.rules.hooks import Hook, Hooks, Trust
+from daemon.rules.hooks import MISSED_MAX, Hook, Hooks, Trust
 from daemon.rules.job import Tile
 
 
@@ -36,12 +38,14 @@ class Ear:
 
 @dataclass(slots=True)
 class Ears:
-    """hooks: where the service can tell us, or None."""
+    """hooks: where the service can tell us, or None. missing: that it does not was told."""
 
     clock: Clock
+    log: FilteringBoundLogger
     hooks: Hooks | None = None
     trust: Trust = field(default_factory=Trust)
     open: dict[str, Ear] = field(default_factory=dict)
+    missing: bool = False
 
     @property
     def told(self) -> bool:
@@ -84,6 +88,13 @@ class Ears:
         """Where it turns out that the service does not tell, everybody who relied on it asks again by itself."""
         relied = self.told
         self.trust.settle(self.clock.monotonic())
+        if self.trust.missed >= MISSED_MAX and not self.missing:
+            self.missing = True
+            remedy = "Look at [webhook] public_url and at the reverse proxy behind it; results come all the same."
+            self.log.warning("webhooks_missing", reason="The service's webhooks do not arrive.", remedy=remedy)
+        elif self.missing and self.told:
+            self.missing = False
+            self.log.info("webhooks_arrive")
         if relied and not self.told:
             for ear in self.open.values():
                 ear.wake()

@@ -16,6 +16,7 @@ from daemon.rules.job import Tile
 TOKEN_DIGITS = 32
 TRUST_STEP = 0.25  # how much one prediction says of the next
 TRUST_MIN = 0.7  # from never heard of, five in a row; from always, two that were missed
+MISSED_MAX = 5  # in a row, and a person should know
 PATIENCE_SECONDS = 5.0  # a webhook may come a little later than an answer that we asked for
 
 
@@ -52,11 +53,12 @@ class Hooks:
 class Trust:
     """Whether the service tells us when predictions are over, so that there is little need to ask.
 
-    share: how often it did lately, 0 to 1. awaited: submits that were over without its word, and until when that may
-    still come, monotonic seconds.
+    share: how often it did lately, 0 to 1. missed: how often it did not, in a row. awaited: submits that were over
+    without its word, and until when that may still come, monotonic seconds.
     """
 
     share: float = 0.0
+    missed: int = 0
     awaited: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -66,6 +68,7 @@ class Trust:
 
     def heard(self) -> None:
         """It told of an end."""
+        self.missed = 0
         self.share += (1.0 - self.share) * TRUST_STEP
 
     def late(self, token: str) -> None:
@@ -81,6 +84,7 @@ class Trust:
         """What did not come in time did not come."""
         for token in [token for token, until in self.awaited.items() if until <= now]:
             del self.awaited[token]
+            self.missed += 1
             self.share -= self.share * TRUST_STEP
 
 

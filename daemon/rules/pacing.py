@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 # A question saved is worth this much unnoticed time, as a share of what a prediction usually takes. With times that
 # spread by a third (one sigma) it means some seven questions a prediction and 3.5 % of its time unnoticed.
-QUESTION_WORTH = 0.004
+QUESTION_WORTH = 0.0045
 # The same while the service tells us by webhooks: questions are for what it forgets to tell.
 QUESTION_WORTH_TOLD = 0.5
 

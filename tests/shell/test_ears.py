@@ -1,12 +1,15 @@
 """Ears: a word of the service makes us ask now, and whether it can be relied on is learnt from what it told."""
 
 from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 from fakes.clock import FakeClock
+from shell_kit import captured_log
+from structlog.testing import LogCapture
 
 from daemon.ears import Ears
-from daemon.rules.hooks import PATIENCE_SECONDS, Hooks
+from daemon.rules.hooks import MISSED_MAX, PATIENCE_SECONDS, Hooks
 from daemon.rules.job import Content, Job, Tile
 from daemon.rules.lifecycle import State
 from daemon.rules.recipe import Recipe
@@ -18,8 +21,13 @@ def a_tile(number: int = 0) -> Tile:
 
 
 @pytest.fixture
-def ears(clock: FakeClock) -> Ears:
-    return Ears(clock, Hooks("https://nas.test/hook", "secret", "identity"))
+def log() -> tuple[Any, LogCapture]:
+    return captured_log()
+
+
+@pytest.fixture
+def ears(clock: FakeClock, log: tuple[Any, LogCapture]) -> Ears:
+    return Ears(clock, log[0], Hooks("https://nas.test/hook", "secret", "identity"))
 
 
 def token(ears: Ears, number: int = 0) -> str:
@@ -55,7 +63,7 @@ async def test_unknown_and_late_words_do_nothing(ears: Ears) -> None:
 
 
 async def test_without_webhooks_there_is_nothing_to_hear(clock: FakeClock) -> None:
-    ears = Ears(clock)
+    ears = Ears(clock, captured_log()[0])
     async with AsyncExitStack() as stack:
         ear = ears.ear(a_tile(), stack)
         assert (ear.token, ears.open, ears.hook(a_tile())) == ("", {}, None)
@@ -113,3 +121,21 @@ async def test_what_is_remembered_of_silence_is_bounded(ears: Ears, clock: FakeC
         one(ears, number, heard=False)
         clock.advance(1.0)
     assert len(ears.trust.awaited) <= PATIENCE_SECONDS + 1
+
+
+async def test_that_they_do_not_arrive_is_told_once_and_that_they_do_again(
+    ears: Ears, clock: FakeClock, log: tuple[Any, LogCapture]
+) -> None:
+    """Also where they never did: the address may be wrong, and results come all the same."""
+
+    def told() -> list[str]:
+        return [line["event"] for line in log[1].entries]
+
+    for number in range(20):
+        one(ears, number, heard=False)
+        clock.advance(PATIENCE_SECONDS)
+        assert told() == ([] if number < MISSED_MAX else ["webhooks_missing"])
+    for number in range(20, 30):
+        one(ears, number, heard=True)
+    assert told() == ["webhooks_missing", "webhooks_arrive"]
+    assert "public_url" in log[1].entries[0]["remedy"]
