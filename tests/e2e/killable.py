@@ -28,11 +28,13 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any, NoReturn
 
+import pyvips  # noqa: F401
 from aiohttp.client_reqrep import ClientRequest
 
 import daemon
 
-# All that a run needs is imported before it is watched, or every line of every import would be looked at.
+# All that a run needs is imported before it is watched, or every line of every import would be looked at. That goes for
+# libvips as well: it begins no thread before it has work, and so it survives the fork.
 from daemon import cli, commands  # noqa: F401
 from daemon.adapters import database
 from daemon.adapters.gcs import GcsStorage
@@ -85,22 +87,36 @@ class Watch:
         self.transaction = id(database.Database._commit.__code__)
         self.commit_line = line_with(database.Database._commit, '"COMMIT"')
 
-    def see(self, frame: FrameType, event: str, what: Any) -> None:
-        """The profile function."""
+    def profile(self) -> Callable[[FrameType, str, Any], None]:
+        """The profile function. It is called some 400,000 times in a life: what is of no interest leaves it early."""
+        ours, theirs = self.requests | {self.writing}, self.opening | {self.transaction}
+        see_ours, see_theirs, system = self.see_ours, self.see_theirs, SYSTEM
+
+        def see(frame: FrameType, event: str, what: Any) -> None:
+            if event == "call" or event == "return":
+                if id(frame.f_code) in ours:
+                    see_ours(frame, event)
+            elif what in system or id(frame.f_code) in theirs:
+                see_theirs(frame, "before" if event == "c_call" else "after", what)
+
+        return see
+
+    def see_ours(self, frame: FrameType, event: str) -> None:
+        """A coroutine is called, and returns, at every pause as well."""
         code = id(frame.f_code)
-        if event in ("call", "return"):
-            # A coroutine is called, and returns, at every pause as well.
-            if code in self.requests:
-                if event == "call" and is_first(frame):
-                    self.reached("before", way(frame))
-                elif event == "return" and is_last(frame):
-                    self.reached("after", way(frame))
-            elif code == self.writing and event == "return" and is_last(frame):
-                request = frame.f_locals["self"]
-                if request.method == "POST" and "/prediction" in request.url.path:
-                    self.reached("after", "create: sent")
-            return
-        moment = "before" if event == "c_call" else "after"
+        if code in self.requests:
+            if event == "call" and is_first(frame):
+                self.reached("before", way(frame))
+            elif event == "return" and is_last(frame):
+                self.reached("after", way(frame))
+        elif event == "return" and is_last(frame):
+            request = frame.f_locals["self"]
+            if request.method == "POST" and "/prediction" in request.url.path:
+                self.reached("after", "create: sent")
+
+    def see_theirs(self, frame: FrameType, moment: str, what: Any) -> None:
+        """A call of the system, or of SQLite."""
+        code = id(frame.f_code)
         if what in SYSTEM:
             path = way(frame)
             if path:
@@ -156,7 +172,7 @@ def line_with(function: Callable[..., Any], text: str) -> int:
 def live(argv: list[str]) -> NoReturn:
     """One life of the daemon, watched where a point is given."""
     if argv[0] not in COMMANDS:
-        watch = Watch(reaching(argv.pop(0), os.environ.get("ESRGAND_TRACE"))).see
+        watch = Watch(reaching(argv.pop(0), os.environ.get("ESRGAND_TRACE"))).profile()
         threading.setprofile(watch)
         sys.setprofile(watch)
     cli.main(argv)
