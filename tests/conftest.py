@@ -1,6 +1,7 @@
 """What every test may use."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -11,6 +12,32 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 sys.path.insert(0, str(Path(__file__).parent))
 
 from fakes.clock import FakeClock
+
+# What takes longest comes first, so that it is not what everybody waits for at the end: real processes, which mostly
+# wait, and the simulation. Where two rules fit, the first one counts.
+FIRST = (
+    *("e2e/test_hostile.py", "e2e/test_journey.py", "e2e/test_mounts_real.py", "e2e/test_kills.py"),
+    *("e2e/test_house.py", "e2e/test_commands.py", "e2e/", "simulation/"),
+)
+WORKERS_ENOUGH = 8  # for what waits; each costs five seconds to collect the tests
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The order of each file stays as it is, so that its fixtures are made once."""
+
+    def place(item: pytest.Item) -> int:
+        return next((n for n, start in enumerate(FIRST) if item.nodeid.startswith(f"tests/{start}")), len(FIRST))
+
+    items.sort(key=place)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_xdist_auto_num_workers() -> int | None:
+    """`-n auto`: two for each core where cores are few, since tests of real processes wait for most of their time."""
+    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
+        return None
+    cores = len(os.sched_getaffinity(0))
+    return max(cores, min(2 * cores, WORKERS_ENOUGH))
 
 
 @pytest.fixture
