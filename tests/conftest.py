@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -13,20 +14,29 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from fakes.clock import FakeClock
 
-# What takes longest comes first, so that it is not what everybody waits for at the end: real processes, which mostly
-# wait, and the simulation. Where two rules fit, the first one counts.
-FIRST = (
-    *("e2e/test_hostile.py", "e2e/test_journey.py", "e2e/test_mounts_real.py", "e2e/test_kills.py"),
-    *("e2e/test_house.py", "e2e/test_commands.py", "e2e/", "simulation/"),
+# What takes longest comes first, so that it is not what everybody waits for at the end. Those of one line take turns:
+# tests of real processes mostly wait, and the simulation computes meanwhile.
+ORDER = (
+    ("e2e/test_hostile.py",),
+    ("e2e/test_journey.py",),
+    ("e2e/test_kills.py",),
+    ("e2e/", "simulation/"),
+    ("",),
 )
 WORKERS_ENOUGH = 8  # for what waits; each costs five seconds to collect the tests
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The order of each file stays as it is, so that its fixtures are made once."""
+    """The order of each file stays as it is."""
+    groups = [(n, f"tests/{start}") for n, starts in enumerate(ORDER) for start in starts]
+    last = (len(ORDER), "")
+    found = {item: next((each for each in groups if item.nodeid.startswith(each[1])), last) for item in items}
+    sizes, seen = Counter(found.values()), Counter[tuple[int, str]]()
 
-    def place(item: pytest.Item) -> int:
-        return next((n for n, start in enumerate(FIRST) if item.nodeid.startswith(f"tests/{start}")), len(FIRST))
+    def place(item: pytest.Item) -> tuple[int, float]:
+        group = found[item]
+        seen[group] += 1
+        return group[0], seen[group] / sizes[group]
 
     items.sort(key=place)
 
