@@ -111,7 +111,7 @@ class Flight:
         ear = self.ears.ear(tile, trip.stack)
         await self.world.clock.wait(ear.woken, max(0.0, trip.ask_at - self.world.clock.monotonic()))
         ear.listen()
-        pause = 0.0
+        is_early, pause = self.world.clock.monotonic() < trip.ask_at, 0.0
         try:
             found = await submit.look_up(tile, self.world.predictor, await self.world.ledger.books.predictions(tile))
         except Fault as fault:
@@ -123,6 +123,8 @@ class Flight:
             readable = True
         if found is not None:
             return await self.record(tile, found)
+        if is_early:
+            return tile  # A word makes us look; that nothing is there then proves no more than it did before.
         wall, now = self.world.clock.wall(), self.world.clock.monotonic()
         reaction = reactions.doubt(tile, readable, now - trip.watched, self.config.api.create_seconds_max)
         wait = max(reaction.wait, min(pause, reactions.PAUSE_SECONDS_MAX))

@@ -7,9 +7,11 @@ import pytest
 from fakes.clock import FakeClock
 from fakes.predictor import FakePredictor, cut
 from shell_kit import House, fly, house
+from test_departure import flying
 
 from daemon.ports import Running
 from daemon.rules.faults import Blame, Fault, Unknown
+from daemon.rules.hooks import Hooks
 from daemon.rules.lifecycle import NEVER, Expired, State
 from daemon.rules.reactions import DOUBT_SECONDS_MAX
 
@@ -167,3 +169,25 @@ async def test_what_another_api_or_account_was_asked_is_a_persons_decision(at_wo
     assert (tile.state, tile.due_at) == (State.HELD, NEVER)
     assert "another API address or key" in tile.reason
     assert len(at_work.predictor.urls) == 1
+
+
+async def test_looks_that_come_early_prove_no_absence(tmp_path: Path) -> None:
+    """A webhook that comes twice, or webhooks that stay away, make everybody look; the history lags all the same."""
+    async with flying(tmp_path) as air:
+        at_work = air.house
+        ears = at_work.dispatcher.ears
+        ears.hooks = Hooks("https://nas.test/hook", "", at_work.ledger.identity)
+        at_work.predictor.creates.append(cut())
+        tile = await at_work.uploaded()
+        await air.send(tile)
+        await air.let_pass(1.5 * at_work.config.api.create_seconds_max)
+        assert "missed" in await at_work.history(tile)
+        searched = len(at_work.predictor.searched)
+        for _ in range(3):
+            ears.hear(ears.hooks.token(await at_work.now(tile)))
+            await air.let_pass(0.5)
+        assert len(at_work.predictor.searched) == searched + 3
+        assert await air.state(tile) is State.SUBMITTING
+        await air.let_pass(60.0)
+        times = await at_work.ledger.deliveries.times(tile.job.id)
+        assert times["absent"] >= times["missed"] + 20
