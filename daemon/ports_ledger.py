@@ -145,5 +145,8 @@ class Ledger(Protocol):
     async def counts(self) -> dict[State, int]:
         """How many tiles are in each state."""
 
+    async def count_in(self, state: State, folders: Collection[int]) -> int:
+        """How many tiles of these folders are in a state."""
+
     async def count(self, *states: State) -> int:
         """How many tiles are in these states."""

@@ -71,14 +71,19 @@ class Turns:
         """Those where looking at a source would not wait for an inbox that is away, or hangs."""
         return [id_ for id_ in self.known if id_ not in self.at_work or self.at_work[id_].detector.fault is None]
 
+    def _delivering(self) -> list[int]:
+        """Those of which pictures could leave, as far as that is their own affair."""
+        return [id_ for id_ in self._answering() if all(map(self.gates.admits, (outbox_gate(id_), room_gate(id_))))]
+
     async def uploads(self, room: int, in_hand: Collection[Key]) -> list[Tile]:
         """Uploads run ahead of the slots, but not far: their URLs would grow old."""
         most = self.config.storage.uploads_max
-        ahead = await self.ledger.count(State.UPLOADED) + len(in_hand)
+        folders, waiting = self._delivering(), (State.ADMITTED,)
+        # What waits for its own outbox or inbox, perhaps for days, takes no place in the reserve from the others.
+        ahead = await self.ledger.count_in(State.UPLOADED, folders) + len(in_hand)
         room = min(room, self.config.api.in_flight_max + most + RESERVE - ahead)
         if room <= 0:
             return []
-        folders, waiting = self._answering(), (State.ADMITTED,)
         found = await self.due(waiting, folders, room, in_hand)
         self.large.intersection_update(in_hand)
         large = [tile.key for tile in found if tile.job.content.bytes > LARGE_BYTES]

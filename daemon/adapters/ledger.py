@@ -7,6 +7,7 @@ record. A transition from a state that the tile has left meanwhile raises Assert
 """
 
 import dataclasses
+import json
 import sqlite3
 from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
@@ -220,6 +221,15 @@ class SqliteLedger:
         def work(db: sqlite3.Connection) -> int:
             sql = "SELECT count(*) FROM tile WHERE state = ?"
             return sum(int(db.execute(sql, (state,)).fetchone()[0]) for state in states)
+
+        return await self._database.read(work)
+
+    async def count_in(self, state: State, folders: Collection[int]) -> int:
+        """How many tiles of these folders are in a state."""
+        sql = "SELECT count(*) FROM tile WHERE state = ? AND folder IN (SELECT value FROM json_each(?))"
+
+        def work(db: sqlite3.Connection) -> int:
+            return int(db.execute(sql, (state, json.dumps(list(folders)))).fetchone()[0])
 
         return await self._database.read(work)
 

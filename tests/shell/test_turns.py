@@ -7,6 +7,8 @@ from fakes.clock import FakeClock
 from fakes.facts import settled
 from shell_kit import House, house
 
+from daemon.gates import outbox_gate, room_gate
+from daemon.rules.faults import Blame, Fault
 from daemon.rules.job import Content, Look, Tile
 from daemon.rules.lifecycle import State
 from daemon.turns import LARGE_BYTES, RESERVE
@@ -113,3 +115,31 @@ async def test_with_few_workers_large_ones_are_uploaded_all_the_same(
         await record(at_work, 0, LARGE_BYTES + 1)
         await record(at_work, 1, 9)
         assert names(await at_work.dispatcher.turns.uploads(uploads_max, set())) == ["0", "1"][:uploads_max]
+
+
+@pytest.mark.parametrize("reason", ["no room", "outbox away", "inbox away"])
+async def test_what_waits_for_its_own_folder_takes_no_place_from_the_others(
+    tmp_path: Path, clock: FakeClock, reason: str
+) -> None:
+    """Else a disk that is full over the weekend would stop every other folder."""
+    async with house(tmp_path, clock, folders=2) as at_work:
+        for number in range(60):
+            await record(at_work, number)
+        turns = at_work.dispatcher.turns
+        for tile in await turns.uploads(99, set()):
+            await at_work.bring(tile, State.UPLOADED)
+        assert await turns.uploads(99, set()) == []
+        fault = Fault("It is away, or full.", blame=Blame.HOUSE)
+        if reason == "inbox away":
+            at_work.folders[0].detector.fault = fault
+        else:
+            at_work.gates.close(room_gate(1) if reason == "no room" else outbox_gate(1), fault)
+        for number in range(1000, 1005):
+            await record(at_work, number, folder=1)
+        found = await turns.uploads(99, set())
+        assert names(found) == ["1000", "1001", "1002", "1003", "1004"]
+        for tile in found:
+            await at_work.bring(tile, State.UPLOADED)
+        at_work.folders[0].detector.fault = None
+        clock.advance(700.0)
+        assert await turns.uploads(99, set()) == [], "when it may be probed all count again"
