@@ -27,7 +27,7 @@ from daemon.turnstile import Turnstile
 from daemon.world import World
 
 LOOK_AGAIN_SECONDS = 5.0
-LOOK_SECONDS = 2.0  # so old may the last look at a file be when its create leaves
+LOOK_SECONDS = 2.0  # so often is the file of one who stands ready looked at
 READY_SECONDS_MAX = 30.0  # who stood ready so long lets others have a go: there may be more urgent ones by now
 Record = Callable[..., Awaitable[Tile]]
 
@@ -124,18 +124,25 @@ class Departure:
     async def _wait(self, tile: Tile, ready: Intended, visit: Visit, stack: AsyncExitStack) -> Tile:
         """Stand at the turnstile; nothing but the file is looked at again meanwhile."""
         end = self.world.clock.monotonic() + READY_SECONDS_MAX
+        sources = await self.sources(tile)
         while not self.stopping.is_set() and not visit.is_overtaken() and self.world.clock.monotonic() < end:
             async with AsyncExitStack() as leaving:
                 place = await self.turnstile.enter(stack, leaving, LOOK_SECONDS)
                 if place is not None:
                     with self.step():
-                        return await self._leave(tile, ready, visit, place, stack)
-            if gone := await submit.look(await self.sources(tile)):
+                        return await self._leave(tile, ready, visit, place, stack, sources)
+            # Whoever is not there, or hangs, shall not find that out in a slot.
+            sources = await self.sources(tile)
+            if gone := await submit.look(sources):
                 return await self.record(tile, gone)
         return tile
 
-    async def _leave(self, tile: Tile, ready: Intended, visit: Visit, place: Place, stack: AsyncExitStack) -> Tile:
-        """In the slot: what others may have spent meanwhile, the intent, the create."""
+    async def _leave(
+        self, tile: Tile, ready: Intended, visit: Visit, place: Place, stack: AsyncExitStack, sources: Sources
+    ) -> Tile:
+        """In the slot: one last stat of the file, what others may have spent meanwhile, the intent, the create."""
+        if gone := await submit.look(sources):
+            return await self.record(tile, gone)
         # With a budget one at a time, from the look at it to the intent that counts in it.
         async with self.purse if self.config.budget.is_set else nullcontext():
             if self.stopping.is_set() or visit.is_overtaken() or not self.turnstile.allows(besides=1):

@@ -51,6 +51,11 @@ class HeldClock(FakeClock):
         super().__init__(wall)
         self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
 
+    @property
+    def sleeping(self) -> int:
+        """How many wait for their time."""
+        return sum(not woken.done() for *_, woken in self._sleepers)
+
     async def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
         woken = asyncio.get_running_loop().create_future()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes.clock import HeldClock
+from fakes.clock import HeldClock, settle
 from fakes.facts import BILL
 from fakes.predictor import DONE, FakePredictor
 from shell_kit import House, house
@@ -53,10 +53,14 @@ class Air:
         await self.quiet()
 
     async def quiet(self) -> None:
-        """Let everybody go on until all wait for time, or for the service; what threads do included."""
-        for _ in range(12):
+        """Let everybody go on until all wait for time, or, for a while, for something else."""
+        for _ in range(25):
+            await settle()
+            if self.clock.sleeping >= sum(not task.done() for task in self.tasks):
+                return
             await self.house.ledger.counts()
             await self.house.folders[0].inbox.look(b"nothing")
+            await self.house.disk.ready(None, 0)
 
     async def let_pass(self, seconds: float, step: float = 0.5) -> None:
         end = self.clock.seconds + seconds
@@ -97,7 +101,7 @@ async def test_a_slot_that_becomes_free_is_filled_with_nothing_but_a_create(tmp_
         ready = air.house.disk.ready
 
         async def room(outbox: Path | None, bytes_: int) -> None:
-            done.append("room")
+            done.extend(["room"] * (bytes_ > 0))
             await ready(outbox, bytes_)
 
         air.house.disk.ready = room  # type: ignore[method-assign]

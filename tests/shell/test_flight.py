@@ -9,7 +9,7 @@ import pytest
 from fakes.clock import FakeClock
 from fakes.facts import BILL, settled
 from fakes.predictor import FakePredictor, cut, refused
-from shell_kit import House, fault_of, fly, fly_all, house
+from shell_kit import House, fault_of, fly, fly_all, fly_off, house
 
 from daemon.departure import LOOK_AGAIN_SECONDS
 from daemon.ports import Progress, Running, Spoiled, mark
@@ -363,16 +363,14 @@ async def test_never_more_in_flight_than_slots(tmp_path: Path, clock: FakeClock)
 
         at_work.predictor.on_create = hold
         waiting = [await at_work.uploaded(number) for number in range(8)]
-        flights = asyncio.ensure_future(fly_all(at_work, waiting))
+        flights = asyncio.ensure_future(fly_off(at_work, waiting))
         async with asyncio.timeout(20):
             await full.wait()
         for _ in range(20):
             await at_work.ledger.counts()
         assert (at_work.predictor.creating, at_work.dispatcher.turnstile.slots.locked()) == (3, True)
         may.set()
-        while waiting := [tile for tile in await flights if tile.state is not State.READY]:
-            assert {tile.state for tile in waiting} == {State.UPLOADED}, "who stood ready for long stood aside"
-            flights = asyncio.ensure_future(fly_all(at_work, waiting))
+        assert {tile.state for tile in await flights} == {State.READY}
         assert (at_work.predictor.creating_most, len(at_work.predictor.urls)) == (3, 8)
         assert at_work.predictor.running_most <= 3
 
@@ -424,7 +422,7 @@ async def test_the_budget_holds_for_those_who_start_together(tmp_path: Path, clo
             )
         )
         at_work.predictor.answers.extend([Running("processing")] * 30)
-        tiles = await fly_all(at_work, [await at_work.uploaded(number) for number in range(10)])
+        tiles = await fly_off(at_work, [await at_work.uploaded(number) for number in range(10)])
         assert len(at_work.predictor.urls) == runs
         assert [tile.state for tile in tiles].count(State.HELD) == 10 - runs
 
