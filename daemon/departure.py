@@ -36,7 +36,7 @@ Record = Callable[..., Awaitable[Tile]]
 class Departure:
     """record: tells the ledger, the log and the lanes; all that happens here goes through it.
 
-    expected: bytes of the results of those who stand ready or leave.
+    expected: those who stand ready or leave, and whose results will need room.
     """
 
     config: Config
@@ -51,7 +51,7 @@ class Departure:
     step: Callable[[], AbstractContextManager[None]]
     purse: asyncio.Lock = field(default_factory=asyncio.Lock)
     packing: asyncio.Lock = field(default_factory=asyncio.Lock)
-    expected: dict[tuple[str, int], int] = field(default_factory=dict)
+    expected: dict[tuple[str, int], Tile] = field(default_factory=dict)
 
     def admits(self, folder: int | None = None) -> bool:
         """Whether a submit (of this folder) could leave now, or probe whether it can."""
@@ -97,10 +97,9 @@ class Departure:
     async def _has_room(self, tile: Tile, sources: Sources) -> bool:
         """Whether its result will have a place, besides those of all who stand ready; then it is expected too."""
         async with self.packing:
-            if not await self.room.is_there(tile, sources, self.expected):
+            if not await self.room.is_there(tile, sources, list(self.expected.values())):
                 return False
-            content = tile.job.content
-            self.expected[tile.key] = tile.job.recipe.result_bytes(content.width, content.height)
+            self.expected[tile.key] = tile
             return True
 
     async def _intend(self, tile: Tile) -> Intended | Stale:

@@ -7,7 +7,7 @@ paid for already goes on.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -55,19 +55,21 @@ class Room:
             self.answered[folder] = self.clock.monotonic()
             return True
 
-    async def is_there(self, tile: Tile, sources: Sources, expected: Mapping[tuple[str, int], int]) -> bool:
+    async def is_there(self, tile: Tile, sources: Sources, expected: Collection[Tile]) -> bool:
         """Whether staging, and an outbox that waits for it, will take the result besides those on their way.
 
-        expected: bytes of the results of tiles that are about to leave, whether the ledger knows it yet or not.
+        expected: tiles that are about to leave, whether the ledger knows it yet or not.
         """
-        leaving = {job for job, _ in expected}
-        needs = sum(expected.values()) + tile.job.recipe.result_bytes(tile.job.content.width, tile.job.content.height)
-        if not await self._is_ready(Gate.ROOM, None, needs + await self.ledger.books.promised(None, leaving)):
+        leaving = {each.job.id for each in expected}
+        needs = _result_bytes(tile)
+        staged = needs + sum(map(_result_bytes, expected))
+        if not await self._is_ready(Gate.ROOM, None, staged + await self.ledger.books.promised(None, leaving)):
             return False
         for folder in dict.fromkeys(picture.folder for _, picture in sources):
             if not self.gates.admits(outbox_gate(folder)):
                 continue
-            needs_there = needs + await self.ledger.books.promised(folder, leaving)
+            there = sum(_result_bytes(each) for each in expected if each.job.folder == folder)
+            needs_there = needs + there + await self.ledger.books.promised(folder, leaving)
             if await self._is_ready(room_gate(folder), self.outboxes[folder], needs_there):
                 return True
         # Where nobody waits any more, the look at the sources says so.
@@ -83,3 +85,8 @@ class Room:
             return False
         self.gates.open(gate)
         return True
+
+
+def _result_bytes(tile: Tile) -> int:
+    """How much room its result may need."""
+    return tile.job.recipe.result_bytes(tile.job.content.width, tile.job.content.height)

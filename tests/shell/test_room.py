@@ -170,6 +170,20 @@ async def test_a_full_outbox_holds_up_no_other_folder(tmp_path: Path, clock: Fak
         assert [tile.key for tile in found] == [more.key]
 
 
+async def test_those_of_another_outbox_that_stand_ready_need_no_room_in_this_one(
+    tmp_path: Path, clock: FakeClock
+) -> None:
+    files = SmallFiles()
+    files.rooms["out1"] = RESULT_BYTES
+    async with house(tmp_path, clock, folders=2, files=files) as at_work:
+        ready = await at_work.uploaded()
+        at_work.dispatcher.departure.expected[ready.key] = ready
+        tile = await at_work.admit("a.png", b"small", folder=1)
+        await at_work.dispatcher._upload(tile)
+        assert (await fly(at_work, await at_work.now(tile))).state is State.READY
+        assert at_work.gates.closed() == []
+
+
 @pytest.mark.parametrize(("full", "goes"), [(["out0"], True), (["out1"], True), (["out0", "out1"], False)])
 async def test_a_copy_in_another_folder_is_reason_enough_to_go(
     tmp_path: Path, clock: FakeClock, full: list[str], goes: bool
