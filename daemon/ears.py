@@ -68,11 +68,10 @@ class Ears:
 
     def hear(self, token: str) -> None:
         """The service says that a submit is over."""
+        self.trust.late(token)
         if token in self.open:
             self.open[token].heard = True
             self.open[token].wake()
-        else:
-            self.trust.late(token)
 
     def over(self, ear: Ear, *, heard: bool) -> None:
         """A prediction is over. heard: the service had told us."""

@@ -31,9 +31,10 @@ class Trip:
 
     stack: what holds the slot. since: when the tile's state began. watched: since when this process has seen it in that
     state; what it has not waited for itself proves no absence. asked: when it was last not over. ask_at: no question
-    before that. found: it was in flight when we started, so it may be over since long ago, and its webhook may have
-    come while nobody listened; new: nobody has asked since. doubtful: it was looked for longer than a create may take,
-    and most likely is not running. overdue: that was told.
+    before that. found: it was in flight when we started, or could not be asked about, so it may be over since long ago,
+    and its webhook may have come while nobody listened; new: nobody has asked since. hinted: the service told that it
+    is over, and will hardly tell again. doubtful: it was looked for longer than a create may take, and most likely is
+    not running. overdue: that was told.
     """
 
     stack: AsyncExitStack
@@ -43,6 +44,7 @@ class Trip:
     ask_at: float
     found: bool
     new: bool = True
+    hinted: bool = False
     doubtful: bool = False
     overdue: bool = False
 
@@ -144,17 +146,18 @@ class Flight:
     async def _poll(self, tile: Tile, trip: Trip) -> Tile:
         ear = self.ears.ear(tile, trip.stack)
         heard = await self._until_due(tile, trip)
-        asked = self.world.clock.monotonic()
-        age = asked - trip.since
+        age = self.world.clock.monotonic() - trip.since
         if age > self.config.api.overdue_seconds and not trip.overdue:
             trip.overdue = True
             self.world.log.warning("overdue", **tile.about, prediction=tile.prediction, seconds=round(age))
         # Not the API gate: that one may be closed for a reason of the creates' own, and stays so.
         async with self.gates.through(Gate.POLL) as visit:
+            asked = self.world.clock.monotonic()
             try:
                 end = await poll.poll(tile, self.world.predictor, self.config.api.submits_max)
             except Fault as fault:
                 self.world.log.debug("poll_failed", **tile.about, reason=fault.said)
+                trip.found = True
                 if fault.gate is not None:
                     # Everybody's trouble: it costs no attempts, and who asks first when it is over asks for all.
                     visit.learnt = False
@@ -169,8 +172,9 @@ class Flight:
             trip.asked = asked
             return tile
         event, bill = end
-        if heard or not trip.found:
-            self.ears.over(ear, heard=heard)
+        heard = ear.listen() or heard  # Its word may have come while we asked.
+        if heard or trip.hinted or not trip.found:
+            self.ears.over(ear, heard=heard or trip.hinted)
         if not self.config.budget.is_set:
             # The service has room for the next now, and nobody has to wait until that is written down. A budget counts
             # what is written.
@@ -191,7 +195,8 @@ class Flight:
             now = self.world.clock.monotonic()
             pause = pacing.poll_pause(
                 now - trip.since,
-                self.paces.usual(self._kind(tile), tile.job.content.pixels),
+                # What is usual says nothing of one that should be over.
+                None if trip.hinted else self.paces.usual(self._kind(tile), tile.job.content.pixels),
                 shortest=api.poll_seconds_min,
                 overdue_after=api.overdue_seconds,
                 told=self.ears.told,
@@ -206,7 +211,7 @@ class Flight:
                 self.timetable.free(at)
             heard = ear.listen()
             if heard or not woken:
-                trip.new = False
+                trip.new, trip.hinted = False, trip.hinted or heard
                 return heard
 
     def _kind(self, tile: Tile) -> str:

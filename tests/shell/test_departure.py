@@ -15,9 +15,11 @@ from shell_kit import House, house
 
 from daemon.departure import LOOK_SECONDS, READY_SECONDS_MAX
 from daemon.ports import Asset, Progress, Running
+from daemon.rules.faults import Blame, Fault, Gate
 from daemon.rules.hooks import Hooks
 from daemon.rules.job import Tile
 from daemon.rules.lifecycle import Event, State, Succeeded
+from daemon.rules.pacing import ENOUGH
 
 
 class Scheduled(FakePredictor):
@@ -245,6 +247,8 @@ async def test_while_webhooks_come_there_is_one_question_a_picture(tmp_path: Pat
         async def one(number: int, *, told: bool) -> None:
             tile = await air.house.uploaded(number)
             await air.send(tile)
+            while await air.state(tile) is not State.SUBMITTED:
+                await air.quiet()  # A machine that is busy takes longer for the looks.
             before, began = len(predictor.answered), air.clock.seconds
             while await air.state(tile) is not State.READY:
                 if told and air.clock.seconds >= began + 16.0:
@@ -262,3 +266,55 @@ async def test_while_webhooks_come_there_is_one_question_a_picture(tmp_path: Pat
         assert ears.told is False
         assert asked[-1] > 1, "when they stay away, questions are asked as without them"
         assert max(asked[16:]) < 10
+
+
+async def test_a_word_that_comes_while_we_ask_was_heard(tmp_path: Path) -> None:
+    async with flying(tmp_path) as air:
+        predictor = Scheduled(air.house, 5.0)
+        ears = air.house.dispatcher.ears
+        hooks = ears.hooks = Hooks("https://nas.test/hook", "", air.house.ledger.identity)
+        get = predictor.get
+
+        async def slow(prediction: str) -> Progress:
+            answer = await get(prediction)
+            if answer is DONE:
+                ears.hear(hooks.token(await air.house.now(tile)))
+            return answer
+
+        predictor.get = slow  # type: ignore[method-assign]
+        tile = await air.house.uploaded()
+        await air.send(tile)
+        await air.let_pass(20.0)
+        assert await air.state(tile) is State.READY
+        assert ears.trust.share > 0
+        assert ears.trust.awaited == {}
+
+
+@pytest.mark.parametrize("trouble", ["an outage", "it tells before it knows"])
+async def test_a_word_that_led_to_nothing_yet_is_not_forgotten(tmp_path: Path, trouble: str) -> None:
+    """The service tells once. Who relied on it would wait for as long as such predictions usually take."""
+    async with flying(tmp_path) as air:
+        flight, ears = air.house.dispatcher.flight, air.house.dispatcher.ears
+        hooks = ears.hooks = Hooks("https://nas.test/hook", "", air.house.ledger.identity)
+        ears.trust.share = 1.0
+        tile = await air.house.uploaded()
+        for _ in range(ENOUGH):
+            flight.paces.learn(flight._kind(tile), tile.job.content.pixels, 300.0)
+        predictor = Scheduled(air.house, 20.0)
+        get, failing = predictor.get, trouble == "an outage"
+
+        async def broken(prediction: str) -> Progress:
+            if failing:
+                raise Fault("The API answered 503.", blame=Blame.SERVICE, gate=Gate.API)
+            return await get(prediction)
+
+        predictor.get = broken  # type: ignore[method-assign]
+        await air.send(tile)
+        await air.let_pass(20.0 if failing else 19.5)
+        ears.hear(hooks.token(await air.house.now(tile)))
+        await air.quiet()
+        assert await air.state(tile) is State.SUBMITTED
+        failing = False
+        await air.let_pass(15.0)
+        assert await air.state(tile) is State.READY
+        assert ears.trust.share == 1.0, "it did tell"

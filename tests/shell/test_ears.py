@@ -116,6 +116,15 @@ async def test_a_word_that_comes_just_after_the_answer_counts_all_the_same(ears:
     assert ears.trust.awaited == {}
 
 
+async def test_a_word_that_comes_while_the_end_is_written_down_counts_too(ears: Ears) -> None:
+    """With a budget the ear is there until the bill is in the ledger."""
+    async with AsyncExitStack() as stack:
+        ear = ears.ear(a_tile(), stack)
+        ears.over(ear, heard=False)
+        ears.hear(token(ears))
+    assert (ears.trust.share > 0, ears.trust.awaited) == (True, {})
+
+
 async def test_what_is_remembered_of_silence_is_bounded(ears: Ears, clock: FakeClock) -> None:
     for number in range(1000):
         one(ears, number, heard=False)
