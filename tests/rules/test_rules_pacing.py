@@ -73,6 +73,7 @@ def test_in_numbers() -> None:
     later = [pause(age) for age in (30.0, 100.0, 500.0, 2000.0)]
     assert later == pytest.approx([2.1, 3.8, 8.5, 10.0], abs=0.3), "then seldom"
     assert [pause(age, None) for age in (0.0, 20.0, 100.0, 3600.0)] == [1.0, pytest.approx(3.0), 10.0, 10.0]
+    assert pause(0.0, Usual(9e4, 0.3, 0.3)) == 3600.0, "but that it is overdue is noticed"
     assert pause(3700.0) == pytest.approx(15.0), "overdue: ever more seldom"
     assert pause(1e7, roll=1.0) == pytest.approx(275.0)
 
@@ -185,11 +186,14 @@ def test_whatever_is_recalled_does_no_harm(name: str, value: str) -> None:
 
 
 def test_what_is_kept_is_small() -> None:
-    paces = Paces()
+    """Also when much more was kept by another version."""
+    paces, again = Paces(), Paces()
     for number in range(500):
-        _, value = paces.learn("x", MEGAPIXEL, 1000.0 + number / 7)
+        name, value = paces.learn("x", MEGAPIXEL, 1000.0 + number / 7)
     assert len(json.loads(value)) == SEEN_MAX
     assert len(value) < 600
+    again.recall(name, json.dumps([16.0] * 500))
+    assert len(json.loads(again.learn("x", MEGAPIXEL, 16.0)[1])) == SEEN_MAX
 
 
 def test_how_long_it_took() -> None:

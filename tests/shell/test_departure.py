@@ -2,8 +2,9 @@
 
 import asyncio
 import itertools
+import math
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from fakes.predictor import DONE, FakePredictor
 from shell_kit import House, house
 
 from daemon.departure import LOOK_SECONDS, READY_SECONDS_MAX
+from daemon.dispatcher import READY
 from daemon.ports import Asset, Progress, Running
 from daemon.rules.faults import Blame, Fault, Gate
-from daemon.rules.hooks import Hooks
+from daemon.rules.hooks import PATIENCE_SECONDS, TRUST_MIN, Hooks
 from daemon.rules.job import Tile
 from daemon.rules.lifecycle import Event, State, Succeeded
 from daemon.rules.pacing import ENOUGH
@@ -49,6 +51,7 @@ class Air:
     def __init__(self, house: House, clock: HeldClock) -> None:
         self.house, self.clock = house, clock
         self.tasks: list[asyncio.Task[None]] = []
+        self._disk = house.disk.ready  # Before a test looks who asks it.
 
     async def send(self, *tiles: Tile) -> None:
         self.tasks += [asyncio.create_task(self.house.dispatcher.flight.fly(tile)) for tile in tiles]
@@ -62,7 +65,8 @@ class Air:
                 return
             await self.house.ledger.counts()
             await self.house.folders[0].inbox.look(b"nothing")
-            await self.house.disk.ready(None, 0)
+            await self._disk(None, 0)
+            await self._disk(self.house.outbox, 0)
 
     async def let_pass(self, seconds: float, step: float = 0.5) -> None:
         end = self.clock.seconds + seconds
@@ -88,6 +92,20 @@ async def flying(root: Path, **sections: Any) -> AsyncIterator[Air]:
 
 
 ONE_SLOT = {"api": {"in_flight_max": 1}}
+
+
+def ends_written(air: Air) -> asyncio.Event:
+    """To be set: until then no end is written down."""
+    flight, written = air.house.dispatcher.flight, asyncio.Event()
+    record = flight.record
+
+    async def slow(tile: Tile, event: Event, **more: Any) -> Tile:
+        if isinstance(event, Succeeded):
+            await written.wait()
+        return await record(tile, event, **more)
+
+    flight.record = slow
+    return written
 
 
 async def test_a_slot_that_becomes_free_is_filled_with_nothing_but_a_create(tmp_path: Path) -> None:
@@ -125,16 +143,7 @@ async def test_a_slot_that_becomes_free_is_filled_with_nothing_but_a_create(tmp_
 async def test_the_slot_is_free_before_the_end_is_written_down(tmp_path: Path) -> None:
     """The service has room as soon as it says so. What the disk of the ledger takes is not the next one's time."""
     async with flying(tmp_path, **ONE_SLOT) as air:
-        predictor = Scheduled(air.house, 3.0)
-        flight, written = air.house.dispatcher.flight, asyncio.Event()
-        record = flight.record
-
-        async def slow(tile: Tile, event: Event, **more: Any) -> Tile:
-            if isinstance(event, Succeeded):
-                await written.wait()
-            return await record(tile, event, **more)
-
-        flight.record = slow
+        predictor, written = Scheduled(air.house, 3.0), ends_written(air)
         tiles = [await air.house.uploaded(number) for number in range(2)]
         await air.send(*tiles)
         await air.let_pass(6.0)
@@ -155,6 +164,46 @@ async def test_with_a_budget_the_next_one_waits_for_the_bill(tmp_path: Path) -> 
         states = {await air.state(tile) for tile in tiles}
         assert State.READY in states
         assert states <= {State.READY, State.HELD, State.UPLOADED}
+
+
+async def test_with_a_budget_the_slot_is_free_when_the_bill_is_written(tmp_path: Path) -> None:
+    async with flying(tmp_path, **ONE_SLOT, budget={"usd_per_day_max": 100}) as air:
+        await air.house.bring(await air.house.uploaded(9), State.READY)  # So the price is known.
+        predictor, written = Scheduled(air.house, 3.0), ends_written(air)
+        await air.send(*[await air.house.uploaded(number) for number in range(2)])
+        await air.let_pass(6.0)
+        assert len(predictor.urls) == 1
+        written.set()
+        await air.let_pass(6.0)
+        assert len(predictor.urls) == 2
+
+
+async def test_of_two_that_stand_ready_only_one_shows_the_price(tmp_path: Path) -> None:
+    """When they got ready none was in flight; in the slot that is looked at again."""
+    async with flying(tmp_path, api={"in_flight_max": 2}, budget={"usd_per_day_max": 100}) as air:
+        predictor = Scheduled(air.house, 3.0)
+        tiles = [await air.house.uploaded(number) for number in range(2)]
+        async with AsyncExitStack() as taken:
+            for _ in range(2):
+                await taken.enter_async_context(air.house.dispatcher.turnstile.slot())
+            await air.send(*tiles)
+            assert (len(predictor.urls), len(air.house.dispatcher.departure.expected)) == (0, 2)
+        await air.quiet()
+        assert len(predictor.urls) == 1
+        assert {await air.state(tile) for tile in tiles} == {State.SUBMITTED, State.UPLOADED}
+
+
+async def test_a_few_stand_ready_and_a_few_more_lie_in_the_lane(tmp_path: Path) -> None:
+    async with flying(tmp_path, **ONE_SLOT) as air:
+        Scheduled(air.house, 1000.0)
+        for number in range(12):
+            await air.house.uploaded(number)
+        lane = air.house.dispatcher.lanes["flight"]
+        air.tasks = [asyncio.create_task(lane.feed())]
+        air.tasks += [asyncio.create_task(lane.labour()) for _ in range(lane.width)]
+        await air.quiet()
+        assert len(air.house.dispatcher.departure.expected) == READY
+        assert len(lane.in_hand) == 1 + READY + READY
 
 
 async def test_what_the_budget_holds_needs_no_slot(tmp_path: Path) -> None:
@@ -212,7 +261,7 @@ async def test_questions_come_when_an_end_is_likely_also_after_a_restart(tmp_pat
                 await air.send(tile)
                 began, before = air.clock.seconds, len(predictor.answered)
                 while await air.state(tile) is not State.READY:
-                    await air.let_pass(1.0)
+                    await air.let_pass(1.0, step=1.0)
                 asked.append([round(at - began, 1) for _, at, _ in predictor.answered[before:]])
             if part == 0:
                 assert len(asked[0]) > 8, "nothing is known yet"
@@ -230,8 +279,9 @@ async def test_those_found_in_flight_are_not_asked_about_in_a_burst(tmp_path: Pa
         predictor = Scheduled(air.house, 16.0)
         tiles = [await air.house.bring(await air.house.uploaded(n), State.SUBMITTED) for n in range(10)]
         predictor.ends = {str(tile.prediction): 0.0 for tile in tiles}
+        await air.let_pass(1000.0, step=1000.0)
         await air.send(*tiles)
-        await air.let_pass(3.0, step=0.05)
+        await air.let_pass(3.0)
         times = sorted(at for _, at, _ in predictor.answered)
         assert len(times) == 10
         assert all(late - early == pytest.approx(0.1) for early, late in itertools.pairwise(times))
@@ -256,14 +306,15 @@ async def test_while_webhooks_come_there_is_one_question_a_picture(tmp_path: Pat
                 await air.let_pass(0.5)
             asked.append(len(predictor.answered) - before)
 
-        for number in range(16):
+        for number in range(10):
             await one(number, told=True)
-        assert asked[-5:] == [1] * 5, "a safety net costs nothing while it is not needed"
-        for number in range(16, 26):
+        assert asked[-4:] == [1] * 4, "a safety net costs nothing while it is not needed"
+        for number in range(10, 16):
             await one(number, told=False)
         assert ears.told is False
         assert asked[-1] > 1, "when they stay away, questions are asked as without them"
-        assert max(asked[16:]) < 10
+        assert max(asked[10:]) < 10
+        assert air.house.dispatcher.flight.timetable._times == [], "who was told gave his place back"
 
 
 async def test_a_word_that_comes_while_we_ask_was_heard(tmp_path: Path) -> None:
@@ -316,3 +367,72 @@ async def test_a_word_that_led_to_nothing_yet_is_not_forgotten(tmp_path: Path, t
         await air.let_pass(15.0)
         assert await air.state(tile) is State.READY
         assert ears.trust.share == 1.0, "it did tell"
+
+
+async def test_when_webhooks_stay_away_nobody_is_asked_about_before_an_end_is_likely(tmp_path: Path) -> None:
+    """Whoever relied on them thinks again, and that is all."""
+    async with flying(tmp_path) as air:
+        predictor, flight = Scheduled(air.house, 16.0), air.house.dispatcher.flight
+        ears = flight.ears
+        ears.hooks, ears.trust.share = Hooks("https://nas.test/hook", "", air.house.ledger.identity), TRUST_MIN
+        tiles = [await air.house.uploaded(number) for number in range(3)]
+        for _ in range(ENOUGH):
+            flight.paces.learn(flight._kind(tiles[0]), tiles[0].job.content.pixels, 16.0)
+        await air.send(*tiles)
+        ears.trust.silent("another", air.clock.seconds)
+        await air.let_pass(PATIENCE_SECONDS + 1.0)
+        ears.settle()
+        await air.quiet()
+        assert (ears.told, predictor.answered) == (False, [])
+        await air.let_pass(13.0)
+        assert {await air.state(tile) for tile in tiles} == {State.READY}
+
+
+# What was found in flight
+
+
+async def test_one_that_is_to_be_left_alone_for_a_while_is(tmp_path: Path) -> None:
+    async with flying(tmp_path) as air:
+        predictor = Scheduled(air.house, 0.0)
+        tile = await air.house.bring(await air.house.uploaded(), State.SUBMITTED)
+        predictor.ends[str(tile.prediction)] = math.inf
+        tile = await air.house.ledger.postpone(tile, air.clock.wall() + 100.0, attempts=1)
+        await air.send(tile)
+        await air.let_pass(99.0, step=99.0)
+        assert predictor.answered == []
+        await air.let_pass(9.0)
+        assert len(predictor.answered) == 1, "once soon, for it may be over; then as its age says"
+
+
+@pytest.mark.parametrize(("age", "learnt"), [(10.0, None), (1000.0, BILL.predict_seconds)])
+async def test_what_was_over_while_nobody_looked_teaches_what_the_service_says(
+    tmp_path: Path, age: float, learnt: float | None
+) -> None:
+    """And that no webhook came says nothing: nobody listened."""
+    async with flying(tmp_path) as air:
+        predictor, flight = Scheduled(air.house, 0.0), air.house.dispatcher.flight
+        flight.ears.hooks = Hooks("https://nas.test/hook", "", air.house.ledger.identity)
+        tile = await air.house.bring(await air.house.uploaded(), State.SUBMITTED)
+        predictor.ends[str(tile.prediction)] = 0.0
+        await air.let_pass(age, step=age)
+        await air.send(tile)
+        await air.let_pass(2.0)
+        assert await air.state(tile) is State.READY
+        usual = flight.paces.usual(flight._kind(tile), tile.job.content.pixels)
+        assert (usual and usual.median) == learnt
+        assert flight.ears.trust.awaited == {}
+        air.house.change(api="another")
+        assert flight.paces.usual(flight._kind(tile), tile.job.content.pixels) is None
+
+
+async def test_what_it_waited_with_the_service_counts_as_well(tmp_path: Path) -> None:
+    """The bill says 16 seconds, and when those were over we asked, and it was not."""
+    async with flying(tmp_path) as air:
+        Scheduled(air.house, 30.0)
+        tile = await air.house.uploaded()
+        await air.send(tile)
+        await air.let_pass(40.0, step=1.0)
+        flight = air.house.dispatcher.flight
+        usual = flight.paces.usual(flight._kind(tile), tile.job.content.pixels)
+        assert usual is not None
+        assert usual.median == pytest.approx(30.0, abs=4.0)

@@ -449,3 +449,19 @@ async def test_where_nothing_tells_it_is_not(yard: Yard) -> None:
 
     yard.inbox.scan = slow  # type: ignore[method-assign]
     assert await yard.detector.step() == pytest.approx(SCAN)
+
+
+async def test_nor_where_the_watcher_is_broken_or_a_scan_is_wanted_less_often(watched: Yard) -> None:
+    scan = watched.inbox.scan
+
+    async def slow(known: set[int], under: bytes = b"") -> Scan:
+        watched.clock.advance(0.3)
+        return await scan(known, under)
+
+    watched.inbox.scan = slow  # type: ignore[method-assign]
+    watched.detector.watch_fault = Fault("It cannot watch.", blame=Blame.HOUSE)
+    watched.detector.scan_soon()
+    assert await watched.detector.step() == pytest.approx(SCAN)
+    watched.detector.watch_fault, watched.detector.scan_seconds = None, 45.0
+    watched.detector.scan_soon()
+    assert await watched.detector.step() == pytest.approx(45.0)

@@ -630,3 +630,21 @@ async def test_a_webhook_ends_a_doubt(tmp_path: Path, clock: FakeClock) -> None:
         tile = await fly(at_work, tile)
         assert tile.state is State.READY
         assert clock.monotonic() - began < 10
+
+
+async def test_a_doubt_that_is_left_behind_counts_no_more(at_work: House) -> None:
+    """Told to end while it looks: nobody holds that slot any more, and nobody doubts in it."""
+    stile = at_work.dispatcher.turnstile
+
+    class Ending(FakePredictor):
+        async def find(self, *what: object) -> str | None:
+            if stile.doubtful:
+                at_work.dispatcher.stopping.set()
+            raise Fault("The history is down.", blame=Blame.SERVICE)
+
+    ending = Ending()
+    ending.creates.append(cut())
+    at_work.change(predictor=ending)
+    assert (await fly(at_work, await at_work.uploaded())).state is State.SUBMITTING
+    assert at_work.dispatcher.stopping.is_set()
+    assert (stile.flying, stile.doubtful) == (0, 0)

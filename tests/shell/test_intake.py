@@ -9,11 +9,11 @@ from typing import Any, BinaryIO
 
 import pytest
 import pyvips
-from fakes.clock import FakeClock
+from fakes.clock import FakeClock, HeldClock, settle
 from shell_kit import House, house
 
 from daemon.adapters.picture import VipsPictures
-from daemon.intake import WORKERS, Intake
+from daemon.intake import STEP_SECONDS, WORKERS, Intake
 from daemon.ports import Aside, Pictures, Reading
 from daemon.rules.faults import LedgerBroken
 from daemon.rules.lifecycle import State
@@ -228,3 +228,36 @@ async def test_a_broken_ledger_ends_everything(tmp_path: Path, clock: FakeClock)
     with pytest.raises(ExceptionGroup) as caught:
         await break_it()
     assert caught.group_contains(LedgerBroken)
+
+
+class Steps:
+    """A detector that has nothing to do but what it is woken for. at: when it did."""
+
+    fault = watch_fault = None
+
+    def __init__(self, clock: FakeClock) -> None:
+        self.clock = clock
+        self.at: list[float] = []
+
+    async def step(self) -> float:
+        self.at.append(self.clock.seconds)
+        return 100.0
+
+
+async def test_the_first_hint_is_followed_at_once_and_of_a_burst_the_others_together(tmp_path: Path) -> None:
+    clock = HeldClock()
+    async with house(tmp_path, clock) as at_work:
+        steps, wake = Steps(clock), asyncio.Event()
+        folder = dataclasses.replace(at_work.folders[0], detector=steps)  # type: ignore[arg-type]
+        world, wakes = at_work.dispatcher.world, {folder.id: wake}
+        intake = Intake(at_work.config, world, {folder.id: folder}, wakes, {}, lambda _: None, asyncio.Event())
+        watching = asyncio.create_task(intake.watch(folder))
+        await clock.let_pass(10.0)
+        for _ in range(3):
+            wake.set()
+            await settle()
+        assert steps.at == [0.0, 10.0]
+        await clock.let_pass(50.0)
+        assert steps.at == [0.0, 10.0, 10.0 + STEP_SECONDS]
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)

@@ -186,3 +186,19 @@ async def test_stopping_begins_nothing_new(bench: Bench) -> None:
     await bench.clock.let_pass(IDLE_SECONDS_MAX)
     assert bench.begun == [0, 1, 2]
     assert all(task.done() for task in bench.tasks)
+
+
+async def test_a_poke_while_the_ledger_is_looked_at_is_not_lost(bench: Bench) -> None:
+    """What it is about may have come just after the look."""
+    looks = 0
+
+    async def find(room: int, besides: set[int]) -> list[int]:
+        nonlocal looks
+        looks += 1
+        if looks == 1:
+            bench.lane.poke()
+        return []
+
+    bench.lane.find = find
+    await bench.start()
+    assert looks == 2

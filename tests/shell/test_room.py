@@ -12,6 +12,7 @@ from shell_kit import House, SmallFiles, fly, fly_all, house, wait_for_gates
 from daemon.gates import outbox_gate, room_gate
 from daemon.health import Health
 from daemon.ports import Running
+from daemon.room import FRESH_SECONDS
 from daemon.rules.faults import Blame, Fault, Gate
 from daemon.rules.lifecycle import State
 
@@ -265,3 +266,14 @@ async def test_what_is_in_flight_already_needs_no_room_to_go_on(tmp_path: Path, 
         at_work.predictor.made = {"": str(tile.prediction)}
         assert (await fly(at_work, tile)).state is State.READY
         assert files.asked == []
+
+
+async def test_an_outbox_that_answered_lately_is_not_asked_again(tmp_path: Path, clock: FakeClock) -> None:
+    files = SmallFiles()
+    async with house(tmp_path, clock, files=files) as at_work:
+        room, asked = at_work.dispatcher.departure.room, []
+        for seconds in (0.0, FRESH_SECONDS - 0.5, 0.5, 0.5):
+            clock.advance(seconds)
+            assert await room.answers(1)
+            asked.append(files.asked.count("out0"))
+        assert asked == [1, 1, 2, 2]

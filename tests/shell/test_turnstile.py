@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 import pytest
 from fakes.clock import HeldClock, settle
 
-from daemon.rules.limits import Place
+from daemon.rules.limits import GROW_SECONDS, Place
 from daemon.turnstile import Turnstile
 
 
@@ -141,3 +141,19 @@ async def test_what_was_in_flight_before_comes_first(gate: Gate) -> None:
     await found.aclose()
     await settle()
     assert third.place
+
+
+async def test_a_refusal_halves_what_flies_and_a_quiet_while_lets_one_more_in(gate: Gate) -> None:
+    gate.stile = Turnstile(gate.clock, 10, 100)
+    for _ in range(4):
+        await gate.come()
+    gate.stile.refused()
+    assert gate.stile.window.size == 2, "of four that fly, not of ten that could"
+    await gate.visitors[0].go()
+    await gate.visitors[1].go()
+    fifth = await gate.come()
+    await gate.clock.let_pass(GROW_SECONDS)
+    assert not fifth.task.done()
+    gate.stile.accepted()
+    await settle()
+    assert fifth.place
