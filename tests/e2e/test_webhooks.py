@@ -1,4 +1,4 @@
-"""Webhooks, in real processes: polls alone would take a minute, so whatever is quicker was told."""
+"""Webhooks, in real processes. Polls alone would take a minute in most of these, so whatever is quicker was told."""
 
 import http.client
 import json
@@ -17,6 +17,7 @@ from e2e.world import KEY, Daemon, Server, config, encoded, esrgand, outbox
 
 SECRET = "wh-5ecre7-of-the-tests"
 PROMPT_SECONDS_MAX = 30.0
+BATCH = 8  # twice as many as the server has workers, so that half of them take twice as long
 
 
 class Relay:
@@ -78,16 +79,16 @@ def ask(
 
 
 class Yard:
-    """A daemon that asks once a minute, a server, and a relay on each of the two ways between them."""
+    """A daemon that asks once a minute at most, a server, and a relay on each of the two ways between them."""
 
-    def __init__(self, folder: Path, predict_seconds: float) -> None:
+    def __init__(self, folder: Path, predict_seconds: float, poll_seconds_min: float = 60) -> None:
         self.folder = folder
         self.server = Server(folder / "server", "--predict-seconds", str(predict_seconds), "--workers", "4")
         self.api = Relay(int(self.server.base_url.split(":")[2].split("/")[0]))
         self.hooks = Relay()
         self.path = config(folder, f"{self.api.url}/v1")
-        text = self.path.read_text().replace("poll_seconds_min = 0.2", "poll_seconds_min = 60")
-        assert "poll_seconds_min = 60" in text
+        text = self.path.read_text().replace("poll_seconds_min = 0.2", f"poll_seconds_min = {poll_seconds_min}")
+        assert f"poll_seconds_min = {poll_seconds_min}" in text
         self.path.write_text(f'{text}[webhook]\nsecret_file = "secret"\npublic_url = "{self.hooks.url}/hook/"\n')
         secret = folder / "secret"
         secret.write_text(f"{SECRET}\n")
@@ -131,7 +132,7 @@ class Yard:
 
 @pytest.fixture
 def yard(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Yard]:
-    yard = Yard(tmp_path, getattr(request, "param", 3))
+    yard = Yard(tmp_path, *getattr(request, "param", [3]))
     yield yard
     yard.server.end(signal.SIGKILL)
     yard.api.close()
@@ -192,7 +193,7 @@ def test_what_is_forged_does_no_harm(yard: Yard) -> None:
         assert secret not in everything
 
 
-@pytest.mark.parametrize("yard", [8], indirect=True)
+@pytest.mark.parametrize("yard", [[8]], indirect=True)
 def test_a_restart_hears_what_its_forerunner_asked_for(yard: Yard) -> None:
     first = yard.start()
     yard.drop(1, 2)
@@ -223,3 +224,30 @@ def test_a_configuration_that_is_read_again_brings_webhooks(yard: Yard) -> None:
     assert daemon.end() == 0
     assert "***.png" in "\n".join(daemon.lines)
     assert SECRET not in "\n".join(daemon.lines)
+
+
+@pytest.mark.parametrize("yard", [[1, 0.1]], indirect=True)
+def test_while_they_come_little_is_asked_and_when_they_stay_away_as_much_as_without(yard: Yard) -> None:
+    """The proxy is switched off: nothing is lost, nobody waits for long, and a person is told."""
+    daemon, done = yard.start(), 0
+
+    def carry(pictures: int) -> float:
+        """So many more, together; how often was asked about each, in the mean."""
+        nonlocal done
+        before = yard.asked().total()
+        yard.drop(*range(done, done + pictures))
+        done += pictures
+        daemon.expect_event("done", done)
+        return (yard.asked().total() - before) / pictures
+
+    carry(BATCH)
+    told = carry(BATCH)
+    assert told <= 2
+    yard.hooks.port = None
+    carry(BATCH)
+    while done < 60 and not daemon.counted("webhooks_missing"):
+        carry(1)
+    assert carry(BATCH) >= told + 1
+    assert daemon.end() == 0
+    assert daemon.counted("webhooks_missing") == 1, "told once"
+    assert (yard.done(), len(yard.server.predictions())) == (done, done)

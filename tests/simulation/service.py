@@ -79,7 +79,6 @@ class Service:
     """The account at the API, and the bucket.
 
     webhooks: chance of their own, or None: it tells nobody. hear: the daemon that runs now, or None while none does.
-    webhooks: chance of their own, or None: it tells nobody. hear: the daemon that runs now, or None while none does.
     sources: what has a URL ever been made for. allowed: by content, runs that a person asked for beyond the usual.
     """
 
