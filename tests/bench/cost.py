@@ -14,8 +14,9 @@ import sys
 from pathlib import Path
 
 from bench.figure import Figure
-from bench.watched import Instant, cpu_seconds, enlarged, instant, photograph, watching
-from e2e.world import SECONDS_MAX, Daemon
+from bench.processes import Daemon, running
+from bench.watched import Instant, cpu_seconds, enlarged, photograph, watching
+from e2e.world import SECONDS_MAX
 
 BARE = Path(__file__).with_name("bare.py")
 AIM = 1.5
@@ -40,7 +41,7 @@ def compare(scale: int, short: bool, work: Path) -> Figure:
     result = work / "result.png"
     enlarged(photograph(0, *size), scale, result)
     ours = bare = 0.0
-    with instant(result) as service, watching(work, service.base_url, scale=scale) as daemon:
+    with running(Instant(result)) as service, watching(work, service.base_url, scale=scale) as daemon:
         for number in range(rounds):
             paths = photographs(work / "next", 1 + 2 * number * pictures, 2 * pictures, size)
             bytes_ = paths[0].stat().st_size

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.figure import Figure
-from bench.watched import Instant, enlarged, instant, photograph, watching
-from e2e.world import Daemon
+from bench.processes import Daemon, running
+from bench.watched import Instant, enlarged, photograph, watching
 
 QUIET_SECONDS = 0.3
 AIMS = {50: 0.1, 99: 0.5}  # seconds, by percentile
@@ -33,7 +33,7 @@ def measure(short: bool, work: Path) -> list[Figure]:
     result = work / "result.png"
     enlarged(photograph(0, *SIZE), SCALE, result)
     with (
-        instant(result) as service,
+        running(Instant(result)) as service,
         watching(work, service.base_url, scale=SCALE, quiet_seconds=QUIET_SECONDS, level="debug") as daemon,
     ):
         for number in range(1, count + 1):

@@ -16,8 +16,9 @@ import zlib
 from pathlib import Path
 
 from bench.figure import Figure
-from bench.watched import ENVIRONMENT, enlarged, instant, memory_mib, photograph, watching
-from e2e.world import SECONDS_MAX, Daemon
+from bench.processes import ENVIRONMENT, Daemon, running
+from bench.watched import Instant, enlarged, memory_mib, photograph, watching
+from e2e.world import SECONDS_MAX
 
 PICTURES, PICTURES_SHORT = 20_000, 100
 BYTES, BYTES_SHORT = 1_000_000, 10_000
@@ -62,7 +63,7 @@ def waiting(short: bool, work: Path) -> Figure:
     assert files > 2 * IN_FLIGHT, "the disk has no room for a drop"
     dropped(work / "next", files, bytes_)
     with (
-        instant(work / "no result", "--never") as service,
+        running(Instant(work / "no result", "--never")) as service,
         watching(work, service.base_url, quiet_seconds=1.0) as daemon,
     ):
         at_start = memory_mib(daemon.process.pid)

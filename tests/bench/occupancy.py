@@ -67,7 +67,10 @@ def ours(folder: Path, pictures: int, *, webhooks: bool) -> dict[str, Any]:
         with running(Daemon(path)) as daemon:
             daemon.expect_event("done", pictures)
             assert daemon.end() == 0, daemon.lines[-10:]
-        return checked(service.report(), folder, pictures)
+        report = service.report()
+    told = [each["status"] for each in report["webhooks"]]
+    assert set(told) == ({204} if webhooks else set()), "webhooks did not arrive, or came where none should"
+    return checked(report, folder, pictures)
 
 
 def theirs(folder: Path, pictures: int) -> dict[str, Any]:

@@ -11,12 +11,13 @@ import signal
 import socket
 import sys
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from e2e.world import KEY, Process, encoded
+from e2e import world
+from e2e.world import KEY, STARTED, Process, encoded
 
 import daemon
 
@@ -24,7 +25,8 @@ TESTS = Path(__file__).parent.parent
 SECRET = "wh-5ecre7-of-the-benchmark"
 SIZES = ((24, 18), (48, 36), (64, 48), (96, 72), (120, 90), (160, 120))
 SUFFIXES = (".jpg", ".png")
-SECONDS_MAX = 600
+# The environment that the unit gives the daemon.
+ENVIRONMENT = {"MALLOC_ARENA_MAX": "2"}
 
 P = TypeVar("P", bound=Process)
 
@@ -42,24 +44,13 @@ class Service(Process):
             return json.load(response)
 
 
-class Daemon(Process):
-    """`esrgand run`."""
+class Daemon(world.Daemon):
+    """`esrgand run`, with the environment that the unit gives it."""
 
     def __init__(self, config: Path, command: str = "run") -> None:
         # From a folder in which no other ./daemon stands first.
         place = {"PYTHONPATH": str(Path(daemon.__path__[0]).resolve().parent)}
-        super().__init__([sys.executable, "-m", "daemon.cli", command, "--config", str(config)], place, config.parent)
-
-    def expect_event(self, name: str, count: int = 1, seconds: float = SECONDS_MAX) -> dict[str, Any]:
-        """The count-th event of that name; seconds: the longest silence."""
-        left, mark = count, f'"event":"{name}"'
-
-        def true(line: str) -> bool:
-            nonlocal left
-            left -= mark in line.replace('": "', '":"')
-            return left == 0
-
-        return json.loads(self.expect(true, f"{count} x {name}", seconds))
+        super().__init__(config, command, {**ENVIRONMENT, **place}, config.parent)
 
 
 class Plain(Process):
@@ -72,29 +63,29 @@ class Plain(Process):
 
 @contextmanager
 def running(process: P) -> Iterator[P]:
-    """It, and nothing of it afterwards."""
+    """It, and nothing of it afterwards, whether the measuring goes well or not."""
     try:
         yield process
     finally:
-        if process.process.poll() is None:
-            process.end(signal.SIGKILL)
+        process.end(signal.SIGKILL)
+        STARTED.remove(process)
 
 
-def drop(inbox: Path, count: int, sizes: Sequence[tuple[int, int]] = SIZES) -> None:
-    """Pictures of these sizes in turn, JPEG and PNG, no two of which are the same."""
+def drop(inbox: Path, count: int) -> None:
+    """Pictures of all sizes in turn, JPEG and PNG, no two of which are the same."""
     inbox.mkdir(parents=True, exist_ok=True)
     seen = set()
     for number in range(count):
-        suffix = SUFFIXES[number // len(sizes) % 2]
-        body = encoded(number, suffix, *sizes[number % len(sizes)])
+        suffix = SUFFIXES[number // len(SIZES) % 2]
+        body = encoded(number, suffix, *SIZES[number % len(SIZES)])
         seen.add(body)
         (inbox / f"{number:05}{suffix}").write_bytes(body)
     assert len(seen) == count
 
 
-def ready(scale: int, sizes: Sequence[tuple[int, int]] = SIZES) -> list[str]:
+def ready(scale: int) -> list[str]:
     """The service's option for their results."""
-    return ["--ready", *(f"{width * scale}x{height * scale}" for width, height in sizes)]
+    return ["--ready", *(f"{width * scale}x{height * scale}" for width, height in SIZES)]
 
 
 def results(outbox: Path) -> int:
@@ -102,14 +93,24 @@ def results(outbox: Path) -> int:
     return sum(name.endswith(".png") and not name.startswith(".") for name in os.listdir(outbox))
 
 
-def configure(folder: Path, base_url: str, *, scale: int, api: str = "", webhooks: bool = False) -> Path:
+def configure(
+    folder: Path,
+    base_url: str,
+    *,
+    scale: float = 4,
+    quiet_seconds: float = 0.3,
+    scan_seconds: float = 1,
+    api: str = "",
+    webhooks: bool = False,
+    level: str = "info",
+) -> Path:
     """A configuration with one folder. api: further lines of that section."""
     for name in ("in", "out"):
-        (folder / name).mkdir(exist_ok=True)
+        (folder / name).mkdir(parents=True, exist_ok=True)
     for name, text in (("key", KEY), ("secret", SECRET)):
         (folder / name).write_text(text)
         (folder / name).chmod(0o600)
-    listen = f"127.0.0.1:{free_port()}"
+    listen = f"127.0.0.1:{free_port()}" if webhooks else ""
     webhook = f'[webhook]\npublic_url = "http://{listen}/hook"\nsecret_file = "secret"' if webhooks else ""
     path = folder / "config.toml"
     path.write_text(
@@ -119,8 +120,8 @@ state_dir = "state"
 inbox = "in"
 outbox = "out"
 scale = {scale}
-quiet_seconds = 0.3
-scan_seconds = 1
+quiet_seconds = {quiet_seconds}
+scan_seconds = {scan_seconds}
 [api]
 key_file = "key"
 base_url = "{base_url}"
@@ -130,7 +131,7 @@ kind = "vendor"
 [http]
 listen = "{listen}"
 [log]
-level = "info"
+level = "{level}"
 format = "json"
 {webhook}
 """

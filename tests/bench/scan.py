@@ -16,7 +16,8 @@ from pathlib import Path
 from subprocess import TimeoutExpired
 
 from bench.figure import Figure
-from bench.watched import cpu_seconds, enlarged, instant, memory_mib, photograph, watching
+from bench.processes import running
+from bench.watched import SCAN_SECONDS, Instant, cpu_seconds, enlarged, memory_mib, photograph, watching
 
 from daemon.adapters.clock import SystemClock
 from daemon.adapters.folder import DiskInbox
@@ -113,7 +114,7 @@ def idle(work: Path, looks: list[tuple[bytes, Look]]) -> Figure:
     asyncio.run(recorded(work, looks))
     result = work / "result.png"
     enlarged(photograph(0, 16, 16), 2, result)
-    with instant(result) as service, watching(work, service.base_url) as daemon:
+    with running(Instant(result)) as service, watching(work, service.base_url) as daemon:
         pid = daemon.process.pid
         begin = cpu_seconds(pid)
         try:
@@ -131,7 +132,7 @@ def idle(work: Path, looks: list[tuple[bytes, Look]]) -> Figure:
         met=spent * 60 / IDLE_SECONDS <= IDLE_CPU_SECONDS_MAX,
         detail={
             "known_files": len(looks),
-            "scan_seconds": 10,
+            "scan_seconds": SCAN_SECONDS,
             "measured_seconds": IDLE_SECONDS,
             "cpu_seconds_to_start": begin,
             "peak_mib": round(memory),

@@ -74,7 +74,6 @@ class Prediction:
     id: str
     begin: float
     end: float
-    image: str
     input: dict[str, Any]
     result: str
     webhook_url: str
@@ -88,11 +87,7 @@ class Seen:
     creates: list[dict[str, Any]] = field(default_factory=list)  # at, status
     gets: list[dict[str, Any]] = field(default_factory=list)  # at, id, status
     refused: list[dict[str, Any]] = field(default_factory=list)  # at, why
-    uploads: list[dict[str, Any]] = field(default_factory=list)  # begin, end, bytes
-    downloads: list[dict[str, Any]] = field(default_factory=list)  # begin, end, bytes
-    webhooks: list[dict[str, Any]] = field(default_factory=list)  # at, answered, id, status
-    deletes: list[dict[str, Any]] = field(default_factory=list)  # at, id
-    histories: list[float] = field(default_factory=list)
+    webhooks: list[dict[str, Any]] = field(default_factory=list)  # id, status: of the answer
     late: list[float] = field(default_factory=list)  # seconds that a timer of our own came too late
 
 
@@ -151,16 +146,13 @@ class Service:
         )
 
     async def put(self, request: web.Request) -> web.Response:
-        begin, id_ = time.monotonic(), request.match_info["id"]
         body = await request.read()
         image = pyvips.Image.new_from_buffer(body, "", access="sequential")
-        self.files[id_] = (body, image.width, image.height)
+        self.files[request.match_info["id"]] = (body, image.width, image.height)
         await pause(self.options.upload_seconds)
-        self.seen.uploads.append({"begin": begin, "end": time.monotonic(), "bytes": len(body)})
         return web.Response()
 
     async def delete(self, request: web.Request) -> web.Response:
-        self.seen.deletes.append({"at": time.monotonic(), "id": request.match_info["id"]})
         self.files.pop(request.match_info["id"], None)
         return web.Response(status=204)
 
@@ -188,7 +180,6 @@ class Service:
             id=str(uuid.uuid4()),
             begin=now,
             end=now + self.predict_seconds(len(self.predictions)),
-            image=image,
             input=asked["input"],
             result="x".join(str(round(side * scale)) for side in size),
             webhook_url=asked.get("webhook_url", ""),
@@ -204,8 +195,6 @@ class Service:
 
     def predict_seconds(self, number: int) -> float:
         """How long the prediction of that number takes, counted from 0."""
-        if self.options.instant:
-            return 0.0
         dice = random.Random(f"{self.options.seed}/{number}")
         return dice.lognormvariate(math.log(self.options.predict_seconds), self.options.predict_sigma)
 
@@ -213,13 +202,11 @@ class Service:
         """Post its webhook as soon as it is over, once."""
         await pause(prediction.end - time.monotonic())
         body = {"exec_id": prediction.id, "status": "succeeded", "output": self.url(prediction), "error": None}
-        told = {"at": time.monotonic(), "answered": None, "id": prediction.id, "status": None}
-        self.seen.webhooks.append(told)
         headers = {"X-Webhook-Secret": prediction.webhook_secret, "Content-Type": "application/json"}
         assert self._client is not None
         with contextlib.suppress(aiohttp.ClientError, TimeoutError):
             async with self._client.post(prediction.webhook_url, data=orjson.dumps(body), headers=headers) as answer:
-                told |= {"answered": time.monotonic(), "status": answer.status}
+                self.seen.webhooks.append({"id": prediction.id, "status": answer.status})
 
     async def get(self, request: web.Request) -> web.Response:
         now, prediction = time.monotonic(), self.predictions.get(request.match_info["id"])
@@ -241,9 +228,7 @@ class Service:
 
     async def history(self, request: web.Request) -> web.Response:
         """All predictions, the last one first."""
-        now = time.monotonic()
-        self.seen.histories.append(now)
-        first = int(request.query.get("offset", 0))
+        now, first = time.monotonic(), int(request.query.get("offset", 0))
         rows = [
             {"id": each.id, "status": "success" if each.end <= now else "processing", "model": "real-esrgan"}
             for each in reversed(self.predictions.values())
@@ -252,17 +237,13 @@ class Service:
         return reply({"executions": page, "total_count": len(rows), "total_capped": False})
 
     async def output(self, request: web.Request) -> web.Response:
-        begin, result = time.monotonic(), self.results[request.match_info["name"].removesuffix(".png")]
+        result = self.results[request.match_info["name"].removesuffix(".png")]
         await pause(self.options.download_seconds)
-        self.seen.downloads.append({"begin": begin, "end": time.monotonic(), "bytes": len(result)})
         return web.Response(body=result, content_type="image/png")
 
     async def report(self, _: web.Request) -> web.Response:
-        predictions = [
-            {"id": each.id, "begin": each.begin, "end": each.end, "image": each.image}
-            for each in self.predictions.values()
-        ]
-        return reply({"now": time.monotonic(), "predictions": predictions, **asdict(self.seen)})
+        predictions = [{"id": each.id, "begin": each.begin, "end": each.end} for each in self.predictions.values()]
+        return reply({"predictions": predictions, **asdict(self.seen)})
 
     def url(self, prediction: Prediction) -> str:
         return f"{self.here}/outputs/{prediction.result}.png"
@@ -307,12 +288,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--upload-seconds", type=float, default=0.0, help="what each PUT takes at least")
     parser.add_argument("--download-seconds", type=float, default=0.0, help="what each result takes at least")
     parser.add_argument("--webhooks", action="store_true", help="post them, at the very end of each prediction")
-    parser.add_argument("--instant", action="store_true", help="every prediction is over at once; nothing else waits")
     parser.add_argument("--ready", nargs="*", default=[], metavar="WxH", help="sizes of results, made beforehand")
-    options = parser.parse_args(arguments)
-    if options.instant:
-        options.upload_seconds = options.download_seconds = 0.0
-    return options
+    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

@@ -1,25 +1,25 @@
 """
-The processes of a benchmark: the daemon and the instant service, and what the kernel says of them.
+A daemon beside a service that takes no time, what the kernel says of it, and pictures like photographs.
 
-Whatever is started here is ended where it was started, whether the measuring goes well or not. Numbers come from /proc,
-of the whole process with all its threads.
+Numbers come from /proc, of the whole process with all its threads.
 """
 
 import os
 import re
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pyvips
-from e2e.world import KEY, STARTED, Daemon, Process
+from bench.processes import Daemon, configure, running
+from e2e.world import Process
 
 INSTANT = Path(__file__).with_name("instant.py")
 TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
-# The environment that the unit gives the daemon.
-ENVIRONMENT = {"MALLOC_ARENA_MAX": "2"}
+SCAN_SECONDS = 10
+PACE = "poll_seconds_min = 0.2\ncreates_per_minute_max = 10000"  # only the daemon itself limits it
 
 
 class Instant(Process):
@@ -42,73 +42,11 @@ class Instant(Process):
 
 
 @contextmanager
-def running(process: Process) -> Iterator[Process]:
-    """It is ended with the block: gently where all went well, and in any case."""
-    try:
-        yield process
-        process.end()
-    finally:
-        if process.process.poll() is None:
-            process.end(signal.SIGKILL)
-        if process in STARTED:
-            STARTED.remove(process)
-
-
-@contextmanager
-def instant(result: Path, *options: str) -> Iterator[Instant]:
-    """A service, while the block runs."""
-    service = Instant(result, *options)
-    with running(service):
-        yield service
-
-
-@contextmanager
-def watching(folder: Path, base_url: str, **settings: object) -> Iterator[Daemon]:
-    """A daemon over `folder`/in and `folder`/out that has scanned its inbox once."""
-    daemon = Daemon(configured(folder, base_url, **settings), env=ENVIRONMENT)
-    with running(daemon):
+def watching(folder: Path, base_url: str, **settings: Any) -> Iterator[Daemon]:
+    """A daemon over `folder`/in and `folder`/out that has scanned its inbox once. settings: as for `configure`."""
+    with running(Daemon(configure(folder, base_url, scan_seconds=SCAN_SECONDS, api=PACE, **settings))) as daemon:
         daemon.expect_event("watching")
         yield daemon
-
-
-def configured(
-    folder: Path,
-    base_url: str,
-    *,
-    scale: float = 4,
-    quiet_seconds: float = 0.3,
-    scan_seconds: float = 10,
-    level: str = "info",
-) -> Path:
-    """A configuration with one folder, whose pace only the daemon itself limits."""
-    for name in ("in", "out"):
-        (folder / name).mkdir(parents=True, exist_ok=True)
-    key = folder / "key"
-    key.write_text(KEY)
-    key.chmod(0o600)
-    path = folder / "config.toml"
-    path.write_text(f"""
-state_dir = "state"
-[[folder]]
-inbox = "in"
-outbox = "out"
-scale = {scale}
-quiet_seconds = {quiet_seconds}
-scan_seconds = {scan_seconds}
-[api]
-key_file = "key"
-base_url = "{base_url}"
-poll_seconds_min = 0.2
-creates_per_minute_max = 10000
-[storage]
-kind = "vendor"
-[http]
-listen = ""
-[log]
-level = "{level}"
-format = "json"
-""")
-    return path
 
 
 def cpu_seconds(pid: int) -> float:

@@ -89,8 +89,10 @@ class Process:
 class Daemon(Process):
     """`esrgand run` or `esrgand once`, whose log is JSON lines."""
 
-    def __init__(self, config: Path, command: str = "run", env: dict[str, str] | None = None) -> None:
-        super().__init__([*DAEMON, command, "--config", str(config)], env)
+    def __init__(
+        self, config: Path, command: str = "run", env: dict[str, str] | None = None, cwd: Path | None = None
+    ) -> None:
+        super().__init__([*DAEMON, command, "--config", str(config)], env, cwd)
 
     @property
     def events(self) -> list[dict[str, Any]]:
