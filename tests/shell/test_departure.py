@@ -3,7 +3,7 @@
 import asyncio
 import itertools
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from fakes.clock import HeldClock, settle
 from fakes.facts import BILL
-from fakes.predictor import DONE, FakePredictor
+from fakes.predictor import DONE, FakePredictor, refused
 from shell_kit import House, house
 
 from daemon.departure import LOOK_SECONDS, READY_SECONDS_MAX
@@ -191,6 +191,82 @@ async def test_of_two_that_stand_ready_only_one_shows_the_price(tmp_path: Path) 
         await air.quiet()
         assert len(predictor.urls) == 1
         assert {await air.state(tile) for tile in tiles} == {State.SUBMITTED, State.UPLOADED}
+
+
+async def test_two_that_leave_together_do_not_both_see_room_in_the_budget(tmp_path: Path) -> None:
+    budget = {"usd_per_day_max": BILL.cost_usd * 2.5}
+    async with flying(tmp_path, api={"in_flight_max": 2}, budget=budget) as air:
+        await air.house.bring(await air.house.uploaded(9), State.READY)
+        predictor = Scheduled(air.house, 3.0)
+        tiles = [await air.house.uploaded(number) for number in range(2)]
+        async with AsyncExitStack() as taken:
+            for _ in range(2):
+                await taken.enter_async_context(air.house.dispatcher.turnstile.slot())
+            await air.send(*tiles)
+        await air.quiet()
+        assert len(predictor.urls) == 1
+        assert {await air.state(tile) for tile in tiles} == {State.SUBMITTED, State.HELD}
+
+
+async def test_the_history_is_searched_from_when_it_left_and_not_from_when_it_was_ready(tmp_path: Path) -> None:
+    async with flying(tmp_path, **ONE_SLOT) as air:
+        Scheduled(air.house, 1000.0)
+        tile = await air.house.uploaded()
+        async with air.house.dispatcher.turnstile.slot():
+            await air.send(tile)
+            await air.let_pass(10.0)
+        await air.quiet()
+        assert (await air.house.now(tile)).intent_at == air.clock.wall()
+
+
+HINDRANCES: dict[str, Callable[[House], None]] = {
+    "it is to end": lambda house: house.dispatcher.stopping.set(),
+    "another was refused": lambda house: house.gates.close("api", refused()),
+    "the window is narrower": lambda house: house.dispatcher.turnstile.refused(),
+}
+
+
+@pytest.mark.parametrize("hindrance", HINDRANCES)
+async def test_what_happens_while_it_waits_in_its_slot_for_the_budget_stops_it(tmp_path: Path, hindrance: str) -> None:
+    async with flying(tmp_path, api={"in_flight_max": 2}, budget={"usd_per_day_max": 100}) as air:
+        await air.house.bring(await air.house.uploaded(9), State.READY)
+        predictor = Scheduled(air.house, 1000.0)
+        tile, stile = await air.house.uploaded(), air.house.dispatcher.turnstile
+        async with stile.slot():
+            async with air.house.dispatcher.departure.purse:
+                await air.send(tile)
+                assert stile.flying == 2
+                HINDRANCES[hindrance](air.house)
+            await air.quiet()
+            assert (predictor.urls, stile.flying, air.tasks[0].done()) == ([], 1, True)
+        assert await air.state(tile) is State.UPLOADED
+
+
+@pytest.mark.parametrize("hindrance", ["it is to end", "another was refused"])
+async def test_what_happens_while_it_stands_ready_sends_it_away(tmp_path: Path, hindrance: str) -> None:
+    async with flying(tmp_path, **ONE_SLOT) as air:
+        Scheduled(air.house, 1000.0)
+        tile = await air.house.uploaded()
+        async with air.house.dispatcher.turnstile.slot():
+            await air.send(tile)
+            HINDRANCES[hindrance](air.house)
+            await air.let_pass(LOOK_SECONDS)
+            assert air.tasks[0].done()
+        assert await air.state(tile) is State.UPLOADED
+
+
+async def test_a_webhook_may_come_before_the_answer_of_the_create(tmp_path: Path) -> None:
+    async with flying(tmp_path) as air:
+        predictor, ears = Scheduled(air.house, 0.0), air.house.dispatcher.ears
+        ears.hooks = hooks = Hooks("https://nas.test/hook", "", air.house.ledger.identity)
+        tile = await air.house.uploaded()
+
+        async def tell(_: str) -> None:
+            ears.hear(hooks.token(await air.house.now(tile)))
+
+        predictor.on_create = tell
+        await air.send(tile)
+        assert (await air.state(tile), air.clock.seconds) == (State.READY, 0.0), "it is asked about at once"
 
 
 async def test_a_few_stand_ready_and_a_few_more_lie_in_the_lane(tmp_path: Path) -> None:

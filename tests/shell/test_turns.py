@@ -71,6 +71,30 @@ async def test_they_take_turns_for_the_slots_as_well(tmp_path: Path, clock: Fake
         assert found == [1, 2] * 5 + [1] * 4, "where there is room for one only, another one is next"
 
 
+async def test_the_folder_after_the_one_served_last_is_next(tmp_path: Path, clock: FakeClock) -> None:
+    async with house(tmp_path, clock, folders=2) as at_work:
+        for number in range(4):
+            await record(at_work, number)
+            await record(at_work, number, folder=1)
+        turns, in_hand = at_work.dispatcher.turns, set()
+        folders = []
+        for room in (2, 1, 2):
+            found = await turns.uploads(room, in_hand)
+            in_hand |= {tile.key for tile in found}
+            folders.append([tile.job.folder for tile in found])
+        assert folders == [[1, 2], [1], [2, 1]]
+
+
+async def test_a_folder_that_is_away_is_passed_over(tmp_path: Path, clock: FakeClock) -> None:
+    async with house(tmp_path, clock, folders=2) as at_work:
+        for number in range(3):
+            await record(at_work, number)
+            await record(at_work, number, folder=1)
+        at_work.folders[0].detector.fault = Fault("It is away.", blame=Blame.HOUSE)
+        found = await at_work.dispatcher.turns.uploads(9, set())
+        assert [tile.job.folder for tile in found] == [2, 2, 2]
+
+
 async def test_uploads_run_ahead_but_not_far(at_work: House) -> None:
     for number in range(60):
         await record(at_work, number)
@@ -83,6 +107,8 @@ async def test_uploads_run_ahead_but_not_far(at_work: House) -> None:
     assert await turns.uploads(99, set()) == []
     await at_work.bring(await at_work.now(found[0]), State.SUBMITTED)
     assert names(await turns.uploads(99, set())) == [str(reserve)]
+    in_hand = {tile.key for tile in await turns.uploads(1, set())}
+    assert await turns.uploads(99, in_hand) == [], "what is being uploaded counts as well"
 
 
 async def test_large_uploads_leave_a_worker_to_the_small_ones(at_work: House) -> None:
