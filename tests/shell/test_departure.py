@@ -456,9 +456,10 @@ async def test_when_webhooks_stay_away_nobody_is_asked_about_before_an_end_is_li
             flight.paces.learn(flight._kind(tiles[0]), tiles[0].job.content.pixels, 16.0)
         await air.send(*tiles)
         ears.trust.silent("another", air.clock.seconds)
+        another = await air.house.bring(await air.house.uploaded(9), State.SUBMITTED)
+        predictor.ends[str(another.prediction)] = math.inf
         await air.let_pass(PATIENCE_SECONDS + 1.0)
-        ears.settle()
-        await air.quiet()
+        await air.send(another)  # Who is just about to wait finds out, for all.
         assert (ears.told, predictor.answered) == (False, [])
         await air.let_pass(13.0)
         assert {await air.state(tile) for tile in tiles} == {State.READY}

@@ -231,16 +231,18 @@ async def test_a_broken_ledger_ends_everything(tmp_path: Path, clock: FakeClock)
 
 
 class Steps:
-    """A detector that has nothing to do but what it is woken for. at: when it did."""
+    """A detector that has nothing to do but what it is woken for. at: when it did. took: how long that takes."""
 
     fault = watch_fault = None
 
     def __init__(self, clock: FakeClock) -> None:
         self.clock = clock
         self.at: list[float] = []
+        self.took = 0.0
 
     async def step(self) -> float:
         self.at.append(self.clock.seconds)
+        self.clock.advance(self.took)
         return 100.0
 
 
@@ -259,5 +261,10 @@ async def test_the_first_hint_is_followed_at_once_and_of_a_burst_the_others_toge
         assert steps.at == [0.0, 10.0]
         await clock.let_pass(50.0)
         assert steps.at == [0.0, 10.0, 10.0 + STEP_SECONDS]
+        steps.took = 1.0
+        for _ in range(2):
+            wake.set()
+            await settle()
+        assert steps.at[3:] == [60.0, 61.0], "what took longer than that has waited enough"
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)

@@ -70,6 +70,7 @@ async def test_the_window_is_bounded(bench: Bench) -> None:
     bench.things = list(range(1_000))
     await bench.start()
     assert bench.begun == [0, 1, 2]
+    assert len(bench.lane.in_hand) == 2 * WIDTH, "as many again lie ready, though nobody has ended yet"
     for thing in range(20):
         assert len(bench.lane.in_hand) <= 2 * WIDTH
         assert len(bench.begun) == thing + WIDTH
