@@ -25,6 +25,8 @@ def measure(short: bool, work: Path) -> list[Figure]:
     options = ["--creates-per-minute-max", str(creates_max), "--predict-seconds", str(predict_seconds)]
     with running(Service(*options, *ready(SCALE))) as service:
         api = f"creates_per_minute_max = {creates_max}\npoll_seconds_min = {0.05 if short else 1}"
+        if short:
+            api += "\ncreate_seconds_max = 4"  # So long a create that the kill cut off may still arrive.
         path = configure(work, service.base_url, scale=SCALE, api=api)
         with running(Daemon(path)) as killed:
             killed.expect_event("submitted", creates_max // 2)
