@@ -124,7 +124,7 @@ class Departure:
         """Stand at the turnstile; nothing but the file is looked at again meanwhile."""
         end = self.world.clock.monotonic() + READY_SECONDS_MAX
         sources = await self.sources(tile)
-        while not self.stopping.is_set() and not visit.is_overtaken() and self.world.clock.monotonic() < end:
+        while not self.stopping.is_set() and not visit.is_overtaken():
             async with AsyncExitStack() as leaving:
                 place = await self.turnstile.enter(stack, leaving, LOOK_SECONDS)
                 if place is not None:
@@ -134,6 +134,8 @@ class Departure:
             sources = await self.sources(tile)
             if gone := await submit.look(sources):
                 return await self.record(tile, gone)
+            if self.world.clock.monotonic() >= end:
+                break
         return tile
 
     async def _leave(

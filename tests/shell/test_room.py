@@ -9,6 +9,7 @@ from fakes.clock import FakeClock
 from fakes.predictor import refused
 from shell_kit import House, SmallFiles, fly, fly_all, house, wait_for_gates
 
+from daemon.departure import LOOK_AGAIN_SECONDS
 from daemon.gates import outbox_gate, room_gate
 from daemon.health import Health
 from daemon.ports import Running
@@ -125,6 +126,10 @@ async def test_those_in_flight_do_not_all_believe_in_the_same_room(
     async with house(tmp_path, clock, files=files) as at_work:
         at_work.predictor.answers.extend([Running("processing")] * 30)
         tiles = await fly_all(at_work, [await at_work.uploaded(number) for number in range(10)])
+        if len(at_work.predictor.urls) < 3:  # One may have stood aside: the clock runs fast while a thread works.
+            wait_for_gates(at_work)
+            clock.advance(LOOK_AGAIN_SECONDS)
+            tiles = [tile if tile.state is State.READY else await fly(at_work, tile) for tile in tiles]
         assert len(at_work.predictor.urls) == 3
         assert sorted(tile.state for tile in tiles) == [State.READY] * 3 + [State.UPLOADED] * 7
         files.rooms[place] += 2 * RESULT_BYTES
