@@ -218,10 +218,10 @@ class Flight:
         return f"{self.world.api}/{tile.job.recipe.fingerprint()[:12]}"
 
     async def _learn(self, tile: Tile, trip: Trip, bill: Bill, heard: bool) -> None:
-        """How long it took; of one that may have been over for long before we asked, the service alone knows."""
+        """How long it took. Of one that was found, whose age is the wall clock's word, the service alone knows."""
         now = self.world.clock.monotonic() - trip.since
-        if trip.found and not heard:
-            if bill.predict_seconds is None or bill.predict_seconds > now:
+        if trip.found:
+            if not bill.predict_seconds or bill.predict_seconds > now:
                 return
             seconds = bill.predict_seconds
         else:

@@ -21,11 +21,13 @@ QUESTION_WORTH = 0.0045
 QUESTION_WORTH_TOLD = 0.5
 
 SEEN_MAX = 48  # durations that are remembered for each size
+SECONDS_MIN, SECONDS_MAX = 1e-3, 1e6  # of a duration: what is outside is a mistake, and would break the sums
 ENOUGH = 12  # with fewer of the very size, the sizes next to it have their say
 SPREAD_MIN, SPREAD_UNKNOWN = 0.03, 0.5  # sigma of the logarithm: never surer than this; and this before we know better
 STRAGGLER = 2.0  # sigmas: what is older outlived nearly all others, and then as much as it took is still to come
 AGE_SHARE = 0.15  # before anything is known: a pause is this share of the age
 PAUSE_SECONDS_MAX = 10.0  # for what is a straggler, or of which nothing is known
+BLIND_SECONDS_MAX = 20.0  # whatever was learnt, before the first question; then never longer than the age
 OVERDUE_PAUSE_SECONDS_MAX = 250.0  # 275 with the jitter
 JITTER = 0.1
 STEPS = 64  # for each usual duration, when the questions are placed
@@ -68,14 +70,14 @@ class Paces:
         """One more. Returns what to keep for a restart: a name and a value, for `recall`."""
         size = _size(pixels)
         seen = self._seen.setdefault(kind, {}).setdefault(size, deque(maxlen=SEEN_MAX))
-        seen.append(max(seconds, 1e-3))
+        seen.append(min(max(seconds, SECONDS_MIN), SECONDS_MAX))
         return f"{kind}/{size}", json.dumps([round(each, 3) for each in seen])
 
     def recall(self, name: str, value: str) -> None:
         """What an earlier run learnt; what cannot be read is learnt anew."""
         kind, _, size = name.rpartition("/")
         try:
-            seen = [float(each) for each in json.loads(value) if math.isfinite(each) and each > 0]
+            seen = [float(each) for each in json.loads(value) if SECONDS_MIN <= each <= SECONDS_MAX]
             self._seen.setdefault(kind, {})[int(size)] = deque(seen, maxlen=SEEN_MAX)
         except (ValueError, TypeError, OverflowError):
             return
@@ -104,11 +106,11 @@ def took(asked: float, now: float, predict_seconds: float | None, *, told: bool)
     """How long a prediction took, as far as that can be known. All in seconds of its age.
 
     asked: when it was last not over. now: when it was over. predict_seconds: what the service says, which may leave out
-    how long it waited there. told: the service said so at once.
+    how long it waited there, and is 0 where it does not know. told: the service said so at once.
     """
     if told:
         return now
-    if predict_seconds is not None and asked <= predict_seconds <= now:
+    if predict_seconds and asked <= predict_seconds <= now:
         return predict_seconds
     return (asked + now) / 2
 
@@ -130,8 +132,9 @@ def poll_pause(
         return max(shortest, min(age * AGE_SHARE, PAUSE_SECONDS_MAX) * jitter)
     worth = usual.median * (QUESTION_WORTH_TOLD if told else QUESTION_WORTH)
     pause = _until_next(age, usual, worth)
-    if usual.is_straggler(age) and not told:
-        pause = min(pause, PAUSE_SECONDS_MAX)
+    if not told:
+        # What was true an hour ago may not be true now, and ten slots must not wait for as long as it took then.
+        pause = min(pause, PAUSE_SECONDS_MAX if usual.is_straggler(age) else max(BLIND_SECONDS_MAX, age))
     return max(shortest, min(pause, max(shortest, overdue_after - age)) * jitter)
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from rules_kit import quick
 
 from daemon.rules.pacing import (
+    BLIND_SECONDS_MAX,
     ENOUGH,
     PAUSE_SECONDS_MAX,
     SEEN_MAX,
@@ -106,6 +107,27 @@ def test_while_the_service_tells_there_is_little_to_ask(sigma: float) -> None:
     assert sum(forgotten) / len(forgotten) < 1.6, "what it forgets to tell is found all the same"
 
 
+@pytest.mark.parametrize(("usually", "now"), [(120.0, 10.0), (300.0, 16.0), (1800.0, 16.0)])
+def test_a_service_that_has_become_faster_is_noticed_at_once(usually: float, now: float) -> None:
+    """The queue there is empty again: ten slots do not wait for as long as predictions took in the worst hour."""
+    chance, paces, late = random.Random(4), Paces(), []
+    for _ in range(SEEN_MAX):
+        paces.learn("x", MEGAPIXEL, usually * math.exp(chance.gauss(0, 0.1)))
+    for _ in range(SEEN_MAX):
+        times = asked(now, paces.usual("x", MEGAPIXEL), chance)
+        paces.learn("x", MEGAPIXEL, took([0.0, *times][-2], times[-1], None, told=False))
+        late.append(times[-1] - now)
+    assert max(late) < 30.0
+    assert sum(late[-10:]) < 10 * now * 0.1
+
+
+@quick
+@given(ages, usuals, dice)
+def test_however_wrong_what_was_learnt_is_a_question_comes_before_long(age: float, usual: Usual, roll: float) -> None:
+    found = poll_pause(age, usual, shortest=1, overdue_after=1e9, told=False, dice=roll)
+    assert found <= max(BLIND_SECONDS_MAX, age) * 1.1
+
+
 def test_ten_that_started_together_are_asked_for_apart() -> None:
     for usual in (None, USUAL):
         for age in (10, 30, 300, 5000, 1e6):
@@ -176,13 +198,16 @@ def test_a_restart_keeps_it(learnt: list[tuple[str, int, float]]) -> None:
 @example("x/3", '{"a": 1}')
 @example("x/3", "[true, 1e999, 16.0]")
 @example("x", "[1]")
+@example("x/3", "[1e308, 1e308, 1e308]")
+@example("x/3", "[5e-324, 5e-324, 5e-324]")
 def test_whatever_is_recalled_does_no_harm(name: str, value: str) -> None:
     paces = Paces()
     paces.recall(name, value)
     paces.learn("x", 3, 16.0)
     usual = paces.usual("x", 3)
     assert usual is not None
-    assert pause(1.0, usual) >= 1.0
+    for age in (0.0, 1.0, 100.0):
+        assert pause(age, usual) >= 1.0
 
 
 def test_what_is_kept_is_small() -> None:
@@ -201,6 +226,7 @@ def test_how_long_it_took() -> None:
     assert took(15.0, 16.0, 15.2, told=False) == 15.2
     assert took(15.0, 16.0, 9.0, told=False) == 15.5, "it waited in the service's queue, which counts as well"
     assert took(0.0, 16.0, 9.0, told=True) == 16.0
+    assert took(0.0, 16.0, 0.0, told=False) == 8.0, "the service does not say"
 
 
 # The timetable

@@ -349,6 +349,25 @@ async def test_questions_come_when_an_end_is_likely_also_after_a_restart(tmp_pat
             assert 16.0 <= first[-1] < 17.2
 
 
+@pytest.mark.parametrize("jump", [-1e8, 1e8])
+async def test_a_clock_that_is_set_while_we_are_off_teaches_nothing(tmp_path: Path, jump: float) -> None:
+    """How old those are that are found in flight is the wall clock's word; ten of them are enough to be believed."""
+    async with flying(tmp_path) as air:
+        predictor = Scheduled(air.house, 16.0)
+        flight, ears = air.house.dispatcher.flight, air.house.dispatcher.ears
+        hooks = ears.hooks = Hooks("https://nas.test/hook", "", air.house.ledger.identity)
+        tile = await air.house.bring(await air.house.uploaded(), State.SUBMITTED)
+        predictor.ends[str(tile.prediction)] = 20.0
+        air.clock.start += jump
+        await air.send(tile)
+        await air.let_pass(20.0)
+        ears.hear(hooks.token(tile))
+        await air.let_pass(2.0)
+        assert await air.state(tile) is State.READY
+        usual = flight.paces.usual(flight._kind(tile), tile.job.content.pixels)
+        assert usual is None or usual.median == BILL.predict_seconds
+
+
 async def test_those_found_in_flight_are_not_asked_about_in_a_burst(tmp_path: Path) -> None:
     """One schedule for all: two questions are never closer than the shortest pause, shared by all slots."""
     async with flying(tmp_path) as air:
