@@ -83,20 +83,18 @@ class Departure:
 
     async def _prepare(self, tile: Tile) -> Intended | Tile:
         """What is to be recorded before its create leaves; or the tile as it is now, and nothing may leave."""
-        sources = await self.sources(tile)
-        if gone := await submit.look(sources):
-            return await self.record(tile, gone)
         event = await self._intend(tile)
         if isinstance(event, Stale):
             return await self.record(tile, event, wait=reactions.step_back(tile, self.world.clock.dice()))
-        if not await self._is_priced(tile) or not await self._has_room(tile, sources):
+        if not await self._is_priced(tile) or not await self._has_room(tile):
             return await self.world.ledger.postpone(tile, self.world.clock.wall() + LOOK_AGAIN_SECONDS)
         held = await self.over_budget(tile)
         return event if held is None else await self.record(tile, held)
 
-    async def _has_room(self, tile: Tile, sources: Sources) -> bool:
+    async def _has_room(self, tile: Tile) -> bool:
         """Whether its result will have a place, besides those of all who stand ready; then it is expected too."""
         async with self.packing:
+            sources = await self.sources(tile)
             if not await self.room.is_there(tile, sources, list(self.expected.values())):
                 return False
             self.expected[tile.key] = tile
@@ -121,19 +119,18 @@ class Departure:
             raise
 
     async def _wait(self, tile: Tile, ready: Intended, visit: Visit, stack: AsyncExitStack) -> Tile:
-        """Stand at the turnstile; nothing but the file is looked at again meanwhile."""
+        """Stand at the turnstile; nothing but the file is looked at meanwhile."""
         end = self.world.clock.monotonic() + READY_SECONDS_MAX
-        sources = await self.sources(tile)
         while not self.stopping.is_set() and not visit.is_overtaken():
+            # Whoever is not there, or hangs, shall not find that out in a slot.
+            sources = await self.sources(tile)
+            if gone := await submit.look(sources):
+                return await self.record(tile, gone)
             async with AsyncExitStack() as leaving:
                 place = await self.turnstile.enter(stack, leaving, LOOK_SECONDS)
                 if place is not None:
                     with self.step():
                         return await self._leave(tile, ready, visit, place, stack, sources)
-            # Whoever is not there, or hangs, shall not find that out in a slot.
-            sources = await self.sources(tile)
-            if gone := await submit.look(sources):
-                return await self.record(tile, gone)
             if self.world.clock.monotonic() >= end:
                 break
         return tile
@@ -151,6 +148,8 @@ class Departure:
             if not await self._is_priced(tile):
                 return await self.world.ledger.postpone(tile, self.world.clock.wall() + LOOK_AGAIN_SECONDS)
             now = self.world.clock.wall()
+            if submit.is_stale(ready.asset_expires_at, now, self.config.storage.url_seconds):
+                return tile  # It stood ready for too long; it is found again, and gets a fresh URL or is uploaded anew.
             intended = dataclasses.replace(ready, intent_at=min(now, now + self.world.predictor.ahead))
             event = await self.over_budget(tile) or intended
             tile = await self.record(tile, event)

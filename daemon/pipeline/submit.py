@@ -36,10 +36,14 @@ async def intend(
     assert tile.asset_url is not None
     old = Asset(tile.asset_ref, tile.asset_url, tile.asset_expires_at)
     asset = await storage.fresh(old, look=not 0 <= now - uploaded < FRESH_SECONDS)
-    margin = min(URL_MARGIN_SECONDS, url_seconds / 4)
-    if asset is None or (asset.expires_at is not None and asset.expires_at - now < margin):
+    if asset is None or is_stale(asset.expires_at, now, url_seconds):
         return Stale()
     return Intended(intent_at=since, api=api, asset_url=asset.url, asset_expires_at=asset.expires_at)
+
+
+def is_stale(expires_at: float | None, now: float, url_seconds: float) -> bool:
+    """Whether a URL may be too old before the service has read the picture. expires_at, now: seconds since 1970."""
+    return expires_at is not None and expires_at - now < min(URL_MARGIN_SECONDS, url_seconds / 4)
 
 
 async def submit(tile: Tile, predictor: Predictor, hook: Hook | None = None) -> Accepted:

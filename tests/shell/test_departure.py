@@ -307,6 +307,44 @@ async def test_a_picture_that_changes_while_it_stands_ready_is_withdrawn(tmp_pat
         assert len(predictor.urls) == 1
 
 
+async def test_a_picture_that_changes_while_room_is_looked_for_is_withdrawn(tmp_path: Path) -> None:
+    """The last look at the file comes after all that may take its time."""
+    async with flying(tmp_path) as air:
+        predictor = Scheduled(air.house, 3.0)
+        tile = await air.house.uploaded()
+        fresh = air.house.storage.fresh
+
+        async def slow(asset: Asset, *, look: bool) -> Asset | None:
+            await air.clock.sleep(60.0)
+            return await fresh(asset, look=look)
+
+        air.house.storage.fresh = slow  # type: ignore[method-assign]
+        await air.send(tile)
+        air.house.drop("0.png", b"another picture")
+        await air.let_pass(61.0)
+        assert (await air.state(tile), predictor.urls) == (State.FAILED, [])
+
+
+async def test_a_url_that_grew_too_old_at_the_turnstile_is_not_submitted(tmp_path: Path) -> None:
+    """Of a storage that gives one URL for each upload; here with a short life."""
+    async with flying(tmp_path, **ONE_SLOT, storage={"kind": "vendor", "url_seconds": 60.0}) as air:
+        predictor = Scheduled(air.house, 20.0)
+        tiles = [await air.house.uploaded(number) for number in range(2)]
+        end = air.house.clock.wall() + 20.0
+
+        async def same(asset: Asset, *, look: bool) -> Asset:
+            return Asset(asset.ref, asset.url, end)
+
+        air.house.storage.fresh = same  # type: ignore[method-assign]
+        await air.send(tiles[0])
+        await air.send(tiles[1])
+        await air.let_pass(60.0)
+        assert len(predictor.urls) == 1
+        assert (await air.house.now(tiles[1])).submits == 0
+        await air.send(await air.house.now(tiles[1]))
+        assert await air.state(tiles[1]) is State.ADMITTED, "it is uploaded again"
+
+
 async def test_who_stood_ready_for_long_stands_aside(tmp_path: Path) -> None:
     """There may be more urgent ones by now. Nothing has happened to it."""
     async with flying(tmp_path, **ONE_SLOT) as air:
