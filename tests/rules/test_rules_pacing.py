@@ -74,7 +74,8 @@ def test_in_numbers() -> None:
     later = [pause(age) for age in (30.0, 100.0, 500.0, 2000.0)]
     assert later == pytest.approx([2.1, 3.8, 8.5, 10.0], abs=0.3), "then seldom"
     assert [pause(age, None) for age in (0.0, 20.0, 100.0, 3600.0)] == [1.0, pytest.approx(3.0), 10.0, 10.0]
-    assert pause(0.0, Usual(9e4, 0.3, 0.3)) == 3600.0, "but that it is overdue is noticed"
+    assert pause(0.0, Usual(9e4, 0.3, 0.3), told=True) == 3600.0, "but that it is overdue is noticed"
+    assert pause(0.0, Usual(9e4, 0.3, 0.3)) == 20.0, "and what was true an hour ago may not be true now"
     assert pause(3700.0) == pytest.approx(15.0), "overdue: ever more seldom"
     assert pause(1e7, roll=1.0) == pytest.approx(275.0)
 
