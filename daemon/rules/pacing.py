@@ -51,7 +51,7 @@ class Usual:
 
     def is_straggler(self, age: float) -> bool:
         """Whether nearly all others were over at this age."""
-        return age > 0 and self._z(age) > STRAGGLER
+        return age > self.median and self._z(age) > STRAGGLER
 
     def _spread(self, age: float) -> float:
         return self.sooner if age < self.median else self.later
