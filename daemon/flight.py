@@ -189,7 +189,7 @@ class Flight:
             now = self.world.clock.monotonic()
             pause = pacing.poll_pause(
                 now - trip.since,
-                self.paces.usual(self._kind(tile), tile.job.content.pixels),
+                self.paces.usual(self._kind(tile), tile.rect.pixels),
                 shortest=api.poll_seconds_min,
                 overdue_after=api.overdue_seconds,
                 told=self.ears.told,
@@ -219,4 +219,4 @@ class Flight:
             seconds = bill.predict_seconds
         else:
             seconds = pacing.took(trip.asked - trip.since, now, bill.predict_seconds, told=heard)
-        await self.world.ledger.books.note_pace(*self.paces.learn(self._kind(tile), tile.job.content.pixels, seconds))
+        await self.world.ledger.books.note_pace(*self.paces.learn(self._kind(tile), tile.rect.pixels, seconds))

@@ -122,7 +122,7 @@ class Intake:
     async def _hold(self) -> Held | None:
         """Whether a new job has to wait for a person, since too much was dropped at once."""
         most = self.config.budget.pictures_per_drop_max
-        if not most or await self.world.ledger.count(State.ADMITTED, State.UPLOADED) < most:
+        if not most or await self.world.ledger.count_jobs(State.ADMITTED, State.UPLOADED) < most:
             return None
         return Held(
             reason=f"More than {most} pictures were waiting at once.",

@@ -60,8 +60,8 @@ class Room:
 
         expected: bytes of the results of tiles that are about to leave, whether the ledger knows it yet or not.
         """
-        leaving = {job for job, _ in expected}
-        needs = sum(expected.values()) + tile.job.recipe.result_bytes(tile.job.content.width, tile.job.content.height)
+        leaving = expected.keys()
+        needs = sum(expected.values()) + tile.job.recipe.result_bytes(tile.rect.width, tile.rect.height)
         if not await self._is_ready(Gate.ROOM, None, needs + await self.ledger.books.promised(None, leaving)):
             return False
         for folder in dict.fromkeys(picture.folder for _, picture in sources):

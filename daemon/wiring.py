@@ -38,7 +38,7 @@ from daemon.pipeline.detect import Detector
 from daemon.pipeline.write import Writer
 from daemon.ports import Clock, Inbox, Pictures, Predictor, Storage, Watcher, mark
 from daemon.rules.faults import Blame, Fault, Outlook
-from daemon.rules.lifecycle import State
+from daemon.rules.lifecycle import STAGED, State
 from daemon.rules.names import Selection
 from daemon.rules.settling import Candidate
 from daemon.world import Folder, World
@@ -194,7 +194,7 @@ async def assemble(
     await ledger.open()
     for job in await ledger.jobs_in(State.FETCHED):
         await ledger.deliveries.finish(job, clock.wall())
-    await disk.prepare(await ledger.jobs_in(State.READY, State.FETCHED))
+    await disk.prepare(await ledger.jobs_in(*STAGED))
     outboxes = [folder.outbox for folder in config.folders]
     ours = Outboxes(parts.files, config.state_dir / "outboxes.json", ledger.identity, outboxes if take_over else ())
     try:

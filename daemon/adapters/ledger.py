@@ -18,22 +18,21 @@ from daemon.adapters.records import (
     PICTURE_SQL,
     TILE_FROM,
     counts_of,
-    finish,
     identity_of,
     insert_job,
     picture_from,
-    record,
     set_phases,
     tile_from,
+    tile_of,
     tiles_of,
-    update,
-    update_content,
     upsert_picture,
+    whole_of,
 )
+from daemon.adapters.steps import finish, record, retry, update
 from daemon.ports import Clock
 from daemon.rules.admission import Decision, decide, rank
-from daemon.rules.job import Bill, Look, Settled, Tile
-from daemon.rules.lifecycle import MILESTONES, Event, Failed, Held, Retried, State
+from daemon.rules.job import Bill, Look, Settled, Tile, Whole
+from daemon.rules.lifecycle import MILESTONES, Event, Failed, Held, State
 from daemon.rules.reactions import PAUSE_SECONDS_MAX
 
 T = TypeVar("T")
@@ -113,14 +112,13 @@ class SqliteLedger:
             known = picture_from(row) if row else None
             job_id = file.recipe.job_id(file.content.sha256)
             tiles = tiles_of(db, job_id)
-            decision = decide(known, job_id, tiles[0].state if tiles else None, source_stays)
+            decision = decide(known, job_id, Whole(tuple(tiles)).state if tiles else None, source_stays)
             if decision is Decision.NEW:
-                tiles = [insert_job(db, job_id, file, order, at)]
+                tiles = insert_job(db, job_id, file, order, at)
                 if held is not None and file.failure is None:
-                    tiles = [record(db, tiles[0], held, at)]
+                    record(db, tiles[0], held, at)
             elif decision is Decision.RETRY and file.failure is None:
-                tiles = [record(db, tile, Retried(), at) for tile in tiles]
-                update_content(db, job_id, file.content)
+                retry(db, tiles, file, order, at)
             upsert_picture(db, known, job_id, file, decision)
             if file.failure is not None and tiles[0].state is State.ADMITTED:
                 failure = file.failure
@@ -133,7 +131,10 @@ class SqliteLedger:
         return await self._database.write(work)
 
     async def record(self, tile: Tile, event: Event, at: float, *, wait: float = 0.0, bill: Bill | None = None) -> Tile:
-        """The tile after the event. wait: seconds before its next step. bill: of the prediction that just ended."""
+        """The tile after the event. wait: seconds before its next step. bill: of the prediction that just ended.
+
+        One that was stopped meanwhile with another tile of its picture is returned as it is, and nothing is recorded.
+        """
         return await self._database.write(lambda db: record(db, tile, event, at, wait, bill))
 
     async def postpone(self, tile: Tile, due_at: float, *, attempts: int = 0, wrongs: int = 0) -> Tile:
@@ -141,8 +142,7 @@ class SqliteLedger:
         new = dataclasses.replace(tile, due_at=due_at, attempts=tile.attempts + attempts, wrongs=tile.wrongs + wrongs)
 
         def work(db: sqlite3.Connection) -> Tile:
-            update(db, tile, new)
-            return new
+            return new if update(db, tile, new) else tile_of(db, tile.key)
 
         return await self._database.write(work)
 
@@ -162,11 +162,11 @@ class SqliteLedger:
 
     async def tile(self, key: tuple[str, int]) -> Tile:
         """A tile as it is now."""
+        return await self._database.read(lambda db: tile_of(db, key))
 
-        def work(db: sqlite3.Connection) -> Tile:
-            return tile_from(db.execute(f"{TILE_FROM} WHERE t.job = ? AND t.number = ?", key).fetchone())
-
-        return await self._database.read(work)
+    async def whole(self, job: str) -> Whole:
+        """A job as it is now."""
+        return await self._database.read(lambda db: whole_of(db, job))
 
     async def due(
         self,
@@ -211,7 +211,7 @@ class SqliteLedger:
         return await self._database.read(work)
 
     async def counts(self) -> dict[State, int]:
-        """How many tiles are in each state."""
+        """How many tiles are in each state; of those that ended or stopped, how many jobs."""
         return await self._database.read(counts_of)
 
     async def count(self, *states: State) -> int:
@@ -222,6 +222,12 @@ class SqliteLedger:
             return sum(int(db.execute(sql, (state,)).fetchone()[0]) for state in states)
 
         return await self._database.read(work)
+
+    async def count_jobs(self, *states: State) -> int:
+        """How many jobs have a tile in one of these states."""
+        marks = ", ".join("?" * len(states))
+        sql = f"SELECT count(DISTINCT job) FROM tile WHERE state IN ({marks})"
+        return await self._database.read(lambda db: int(db.execute(sql, states).fetchone()[0]))
 
     async def jobs_in(self, *states: State) -> set[str]:
         """The jobs that have a tile in one of these states."""

@@ -2,6 +2,7 @@
 
 # ruff: noqa: PT012  (what goes wrong inside a `with` is the point)
 
+import dataclasses
 import errno
 import hashlib
 import os
@@ -31,7 +32,8 @@ from daemon.rules.recipe import Recipe
 NAMES = [b"a.png", b"with a\nnewline.png", b"caf\xe9.png", "ü🎈.png".encode(), b"n" * 251 + b".png", b"a/b/c.png"]
 FILES = Files()
 CALLS = {"fsync", "link", "rename", "unlink", "mkdir"}
-TILE = Tile(Job("job", 1, b"a.png", Content("0" * 64, 3, 1, 1, "PNG"), Recipe()), 0, State.READY, 0.0, 0.0)
+JOB = Job("job", 1, b"a.png", Content("0" * 64, 3, 1, 1, "PNG"), Recipe())
+TILE = Tile(JOB, 0, State.READY, 0.0, 0.0, JOB.content.rect)
 
 
 def sha(data: bytes) -> str:
@@ -528,7 +530,7 @@ async def test_a_full_disk_while_it_comes_in(disk: HouseDisk, tmp_path: Path) ->
 
 
 async def test_staged_means_the_very_bytes(disk: HouseDisk) -> None:
-    kept = Tile(TILE.job, 0, State.FETCHED, 0.0, 0.0, result_sha256=sha(b"result"), result_bytes=6)
+    kept = dataclasses.replace(TILE, state=State.FETCHED, result_sha256=sha(b"result"), result_bytes=6)
     assert not await disk.is_staged(kept)
     disk.staged(kept).write_bytes(b"result")
     assert await disk.is_staged(kept)

@@ -12,7 +12,7 @@ import jsonschema
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rules_kit import NOW, SECRET, SHA, a_job, a_picture, a_tile, quick
+from rules_kit import NOW, SECRET, SHA, a_job, a_picture, a_whole, quick
 
 from daemon.rules.job import Bill, Look
 from daemon.rules.lifecycle import State
@@ -23,7 +23,7 @@ VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 JOURNEY = ("detected", "admitted", "uploaded", "submitted", "ready", "fetched", "written")
 SIGNED = f"https://storage.example.org/o/x?{SECRET}"
-TILE = a_tile(
+WHOLE = a_whole(
     State.FETCHED, submits=1, prediction="id-1", asset_ref=f"ref?{SECRET}", asset_url=SIGNED, output_url=SIGNED
 )
 paths = st.binary(min_size=1, max_size=40)
@@ -31,14 +31,14 @@ paths = st.binary(min_size=1, max_size=40)
 
 def a_sidecar(path: bytes = b"trip/a.jpg", result: bytes = b"trip/a_x4.png", **changes: Any) -> dict[str, Any]:
     rest: dict[str, Any] = {
-        "bill": Bill(0.003985, 16.1),
+        "bills": {0: Bill(0.003985, 16.1)},
         "times": dict.fromkeys(JOURNEY, NOW),
         "reused": False,
     } | changes
     facts = ResultFacts(result, SHA, 9000, 120, 80, "PNG")
     return sidecar(
         a_picture(path),
-        rest.pop("tile", TILE),
+        rest.pop("whole", WHOLE),
         inbox=rest.pop("inbox", b"/srv/in"),
         result=facts,
         api="https://api.example.org/v1",
@@ -94,7 +94,7 @@ def test_the_sidecar_of_the_design() -> None:
     path=paths,
     result=paths,
     inbox=paths,
-    bill=st.builds(Bill, st.floats(0, 1e4), st.none() | st.floats(0, 1e7)),
+    bills=st.fixed_dictionaries({}, optional={0: st.builds(Bill, st.floats(0, 1e4), st.none() | st.floats(0, 1e7))}),
     times=st.dictionaries(st.sampled_from([*JOURNEY[1:-1], "retry_asked"]), st.floats(0, 4e9)),
     reused=st.booleans(),
     warnings=st.lists(st.text(), max_size=2),
@@ -143,8 +143,8 @@ def test_times_in_numbers() -> None:
 
 
 def test_money_is_money() -> None:
-    assert a_sidecar(bill=Bill(0.1 + 0.2, None))["prediction"]["cost_usd"] == 0.3
-    assert a_sidecar(bill=Bill(0.1 + 0.2, None))["prediction"]["predict_seconds"] is None
+    assert a_sidecar(bills={0: Bill(0.1 + 0.2, None)})["prediction"]["cost_usd"] == 0.3
+    assert a_sidecar(bills={0: Bill(0.1 + 0.2, None)})["prediction"]["predict_seconds"] is None
 
 
 @pytest.mark.parametrize(
@@ -170,7 +170,7 @@ def test_the_schema_has_teeth(where: str, key: str, value: object) -> None:
 
 
 def a_report() -> dict[str, Any]:
-    tile = a_tile(
+    whole = a_whole(
         State.FAILED,
         job=a_job(b"trip/caf\xe9.jpg"),
         attempts=3,
@@ -181,7 +181,7 @@ def a_report() -> dict[str, Any]:
         blame="picture",
     )
     picture = a_picture(b"trip/caf\xe9.jpg", look=Look(1, 0, 1))
-    return error_report(picture, tile, inbox=b"/srv/in", bill=Bill(0.004), failed_at=NOW, version="0.1.0")
+    return error_report(picture, whole, inbox=b"/srv/in", bill=Bill(0.004), failed_at=NOW, version="0.1.0")
 
 
 def test_a_report_says_why_what_to_do_and_what_it_cost() -> None:

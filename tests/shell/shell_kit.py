@@ -30,7 +30,7 @@ from daemon.pipeline.write import Writer
 from daemon.ports import mark
 from daemon.rules.faults import Fault
 from daemon.rules.job import Tile
-from daemon.rules.lifecycle import State
+from daemon.rules.lifecycle import STAGED, State
 from daemon.rules.names import Selection
 from daemon.rules.settling import Candidate
 from daemon.world import Folder, World
@@ -172,7 +172,7 @@ async def house(
         await ledger.open()
         disk = HouseDisk(config.state_dir / "staging", files)
         stack.callback(disk.close)
-        await disk.prepare(await ledger.jobs_in(State.READY, State.FETCHED))
+        await disk.prepare(await ledger.jobs_in(*STAGED))
         pictures = VipsPictures()
         stack.callback(pictures.close)
         storage, predictor = FakeStorage(clock), FakePredictor()
