@@ -89,6 +89,8 @@ class Intake:
             clock=world.clock,
             recipe=folder.config.recipe,
             pixels_max=self.config.api.pixels_max,
+            oversize=folder.config.oversize,
+            overlap=folder.config.overlap,
             give_up_seconds=folder.config.give_up_seconds,
         )
         if isinstance(outcome, Refused):
