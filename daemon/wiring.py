@@ -37,8 +37,8 @@ from daemon.intake import WINDOW
 from daemon.pipeline.detect import Detector
 from daemon.pipeline.write import Writer
 from daemon.ports import Clock, Inbox, Pictures, Predictor, Storage, Watcher, mark
-from daemon.rules.faults import Blame, Fault, Outlook
 from daemon.rules.admission import TILES_MAX
+from daemon.rules.faults import Blame, Fault, Outlook
 from daemon.rules.lifecycle import STAGED, State
 from daemon.rules.names import Selection
 from daemon.rules.settling import Candidate
