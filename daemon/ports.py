@@ -322,6 +322,9 @@ class Disk(Protocol):
     async def kept(self, tile: Tile) -> Path | None:
         """The same, where there is something."""
 
+    async def secure(self, tile: Tile) -> None:
+        """Sync what is kept of a tile, if anything is."""
+
     def outgoing(self, tile: Tile, source: BinaryIO) -> AbstractAsyncContextManager[tuple[Path, Path]]:
         """A private copy of a source in staging, and a place for what is to be uploaded of it; for as long as that
         takes."""

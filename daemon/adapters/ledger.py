@@ -28,7 +28,7 @@ from daemon.adapters.records import (
     upsert_picture,
     whole_of,
 )
-from daemon.adapters.steps import finish, record, retry, update
+from daemon.adapters.steps import finish, record, record_all, retry, update
 from daemon.ports import Clock
 from daemon.rules.admission import Decision, decide, rank
 from daemon.rules.job import Bill, Look, Settled, Tile, Whole
@@ -116,13 +116,13 @@ class SqliteLedger:
             if decision is Decision.NEW:
                 tiles = insert_job(db, job_id, file, order, at)
                 if held is not None and file.failure is None:
-                    record(db, tiles[0], held, at)
+                    record_all(db, [(tile, held) for tile in tiles], at)
             elif decision is Decision.RETRY and file.failure is None:
                 retry(db, tiles, file, order, at)
             upsert_picture(db, known, job_id, file, decision)
             if file.failure is not None and tiles[0].state is State.ADMITTED:
-                failure = file.failure
-                record(db, tiles[0], Failed(failure.said, failure.remedy, failure.blame.value), at)
+                failed = Failed(file.failure.said, file.failure.remedy, file.failure.blame.value)
+                record_all(db, [(tile, failed) for tile in tiles if tile.state is State.ADMITTED], at)
             set_phases(db, job_id)
             if known is not None and known.job != job_id:
                 finish(db, known.job, at)  # Nobody may wait for the replaced content's result any more.

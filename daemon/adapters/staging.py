@@ -102,6 +102,16 @@ class Staging:
         kind = await self._run(Gate.STAGING, self._staging, lambda: self._files.kind(path))
         return path if kind == "file" else None
 
+    async def secure(self, tile: Tile) -> None:
+        """Sync what is kept of a tile: once it is uploaded, nobody makes it again."""
+
+        def work() -> None:
+            with contextlib.suppress(FileNotFoundError), self._files.open(self.keepsake(tile), "rb") as file:
+                self._files.sync(file)
+                self._files.sync_folder(self._staging)
+
+        await self._run(Gate.STAGING, self._staging, work)
+
     @asynccontextmanager
     async def incoming(self, tile: Tile) -> AsyncIterator[tuple[BinaryIO, Path]]:
         """A file in staging to receive a result."""

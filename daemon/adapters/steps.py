@@ -100,7 +100,8 @@ def _step(
     if wait:
         new = dataclasses.replace(new, due_at=at + wait)
     # Where it fails in the moment of its admission, no upload can have begun.
-    is_dropped = tile.state is State.ADMITTED and at != tile.since and (stops or isinstance(event, Failed | Withdrawn))
+    is_dropped = stops or (isinstance(event, Failed | Withdrawn) and at != tile.since)
+    is_dropped = is_dropped and tile.state is State.ADMITTED
     if is_dropped:
         new = dataclasses.replace(new, uploads=tile.uploads + 1)
     if not update(db, tile, new):

@@ -47,6 +47,7 @@ async def _put_part(tile: Tile, file: BinaryIO, storage: Storage, key: str, disk
     await disk.ready(None, tile.job.content.bytes + tile.rect.pixels * PAYLOAD_BYTES_PER_PIXEL)
     async with disk.outgoing(tile, file) as (source, payload):
         prepared = await pictures.prepare(source, Piece(tile.rect), payload, disk.keepsake(tile))
+        await disk.secure(tile)
         async with disk.reading(payload) as part:
             asset = await storage.put(key, part, prepared.bytes, CONTENT_TYPES[prepared.format])
     return Uploaded(asset.ref, asset.url, asset.expires_at, prepared.likeness)

@@ -251,6 +251,18 @@ async def test_what_a_budget_held_together_goes_on_together(ledger: SqliteLedger
     assert await states(ledger, whole) == [S.FETCHED, S.ADMITTED, S.ADMITTED]
 
 
+async def test_an_upload_whose_answer_got_lost_is_swept(ledger: SqliteLedger) -> None:
+    """It was held before it was tried again, and is stopped in the moment of its release."""
+    whole = await cut(ledger, S.SUBMITTED)
+    await ledger.record(whole.tiles[1], OVER, 2_002.0)
+    await ledger.record(whole.tiles[0], GIVEN_UP, 2_003.0)
+    held = await ledger.tile(whole.tiles[1].key)
+    await ledger.record(held, Released(submits_granted=0, by_person=False), 5_000.0)
+    assert await states(ledger, whole) == [S.FAILED] * 3
+    swept = await ledger.read(lambda db: db.execute("SELECT number FROM asset WHERE ref LIKE 'key:%'").fetchall())
+    assert {number for (number,) in swept} == {1, 2}
+
+
 async def test_a_budgets_new_day_settles_no_doubt(ledger: SqliteLedger) -> None:
     whole = await cut(ledger, S.SUBMITTING)
     await ledger.record(whole.tiles[1], OVER, 2_002.0)

@@ -150,9 +150,10 @@ async def house(
     folders: int = 1,
     folder: dict[str, Any] | None = None,
     files: Files | None = None,
+    pictures: VipsPictures | None = None,
     **sections: Any,
 ) -> AsyncIterator[House]:
-    """Opened on what lies below `root`, so that opening it again is a restart. files: instead of the real ones."""
+    """Opened on what lies below `root`, so that opening it again is a restart. files, pictures: not the real ones."""
     places = [
         {"inbox": str(root / f"in{n}"), "outbox": str(root / f"out{n}"), "scale": 2.0, "quiet_seconds": 2.0}
         | (folder or {})
@@ -173,7 +174,7 @@ async def house(
         disk = HouseDisk(config.state_dir / "staging", files)
         stack.callback(disk.close)
         await disk.prepare(await ledger.jobs_in(*STAGED))
-        pictures = VipsPictures()
+        pictures = pictures or VipsPictures()
         stack.callback(pictures.close)
         storage, predictor = FakeStorage(clock), FakePredictor()
         writer = Writer(ledger=ledger, disk=disk, pictures=pictures, clock=clock, api="a fake", version="0")

@@ -66,7 +66,7 @@ class SidecarFirst(Wrapped):
 
     async def place(self, source: Path, outbox: Path, path: bytes, ours: str | None) -> Any:
         sha256 = self.real._files.digest_of(source)[0]
-        text = b'{"result": {"sha256": "%s"}, "source": {"sha256": ""}}' % sha256.encode()
+        text = b'{"result": {"sha256": "%s"}, "source": {"sha256": ""}, "warnings": []}' % sha256.encode()
         await self.real.note(outbox, path + b".json", text)
         return await self.real.place(source, outbox, path, ours)
 

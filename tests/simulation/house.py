@@ -487,6 +487,9 @@ class House:
         """A sidecar says the truth about the file beside it."""
         if "result" not in text:
             return
+        lost = [warning for warning in text["warnings"] if "is lost" in warning]
+        if lost and not self.database.execute("SELECT 1 FROM history WHERE name = 'wanted'").fetchone():
+            self.fail(f"the sidecar {path!r} says: {lost}")
         target = path.removesuffix(b".json")
         node = (volume.durable if durable else volume.live).get(target)
         data = None if node is None or node is FOLDER else node.synced if durable else node.data
