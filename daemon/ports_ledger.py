@@ -158,4 +158,4 @@ class Ledger(Protocol):
         """How many tiles are in these states."""
 
     async def count_jobs(self, *states: State) -> int:
-        """How many jobs have a tile in one of these states."""
+        """How many jobs have a tile in one of these states; one that has stopped is in no state that moves."""

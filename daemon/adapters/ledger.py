@@ -41,6 +41,10 @@ DUE_TILES = (
     f"{TILE_FROM} WHERE t.state = ? AND t.folder = ? "
     "AND (t.due_at <= ? OR (t.due_at > ? AND t.state != 'held')) ORDER BY t.rank LIMIT ?"
 )
+COUNT_JOBS = (
+    "SELECT count(DISTINCT t.job) FROM tile t WHERE t.state IN ({}) AND (t.state IN ('failed', 'held') OR NOT EXISTS "
+    "(SELECT 1 FROM tile o WHERE o.job = t.job AND o.state IN ('failed', 'held')))"
+)
 LOOKED_THROUGH = 256  # so many of each folder, where small ones are looked for among large ones
 
 
@@ -224,9 +228,8 @@ class SqliteLedger:
         return await self._database.read(work)
 
     async def count_jobs(self, *states: State) -> int:
-        """How many jobs have a tile in one of these states."""
-        marks = ", ".join("?" * len(states))
-        sql = f"SELECT count(DISTINCT job) FROM tile WHERE state IN ({marks})"
+        """How many jobs have a tile in one of these states; one that has stopped is in no state that moves."""
+        sql = COUNT_JOBS.format(", ".join("?" * len(states)))
         return await self._database.read(lambda db: int(db.execute(sql, states).fetchone()[0]))
 
     async def jobs_in(self, *states: State) -> set[str]:

@@ -67,6 +67,12 @@ FAILED_HERE = (
 )
 
 
+FETCHED_IN_VAIN = """
+    SELECT count(*) FROM tile t WHERE t.state = 'fetched'
+    AND EXISTS (SELECT 1 FROM tile o WHERE o.job = t.job AND o.state = 'failed')
+"""
+
+
 def identity_of(db: sqlite3.Connection) -> str:
     """The ledger's own name; made once."""
     return str(db.execute("SELECT value FROM meta WHERE key = 'identity'").fetchone()[0])
@@ -164,11 +170,13 @@ def set_phases(db: sqlite3.Connection, job: str) -> None:
 
 def counts_of(db: sqlite3.Connection) -> dict[State, int]:
     """How many tiles are in each state. Of those that ended or stopped, how many jobs; of the failed, those that are
-    still somebody's."""
+    still somebody's. What is fetched of a job that failed waits for a retry, and is not on its way."""
     rows = db.execute("SELECT state, count(*), sum(number = 0) FROM tile GROUP BY state")
     counts = {State(state): jobs if state == State.DONE else tiles for state, tiles, jobs in rows}
     for state in counts.keys() & set(STOPPED):
         counts[state] = count_stopped(db, state)
+    if State.FETCHED in counts and State.FAILED in counts:
+        counts[State.FETCHED] -= db.execute(FETCHED_IN_VAIN).fetchone()[0]
     return counts
 
 

@@ -5,6 +5,7 @@
 import dataclasses
 import errno
 import hashlib
+import io
 import os
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from daemon.adapters.files import UNLIMITED_BYTES, AnyPath, Files
 from daemon.adapters.mounts import Mount
 from daemon.adapters.outboxes import Outboxes
 from daemon.rules.faults import Blame, Fault, Gate, Outlook
-from daemon.rules.job import Content, Job, Tile
+from daemon.rules.job import Content, Job, Tile, Whole
 from daemon.rules.lifecycle import State
 from daemon.rules.recipe import Recipe
 
@@ -526,6 +527,41 @@ async def test_a_full_disk_while_it_comes_in(disk: HouseDisk, tmp_path: Path) ->
             file.write(b"x" * 100_000)
             file.flush()
     assert caught.value.gate is Gate.STAGING
+    assert os.listdir(tmp_path / "staging") == []
+
+
+async def test_what_is_on_its_way_out_is_private_and_goes_again(disk: HouseDisk, tmp_path: Path) -> None:
+    source = io.BytesIO(b"x" * (3 << 20))
+    source.seek(5)
+    with pytest.raises(RuntimeError):
+        async with disk.outgoing(TILE, source) as (copy, payload):
+            assert copy.read_bytes() == source.getvalue(), "all of it, wherever it was read to"
+            payload.write_bytes(b"a part")
+            async with disk.reading(payload) as file:
+                assert file.read() == b"a part"
+            raise RuntimeError
+    assert os.listdir(tmp_path / "staging") == []
+
+
+async def test_a_start_clears_away_what_was_on_its_way(disk: HouseDisk, tmp_path: Path) -> None:
+    staging = tmp_path / "staging"
+    for name in ("result", "kept", "part", "source", "payload", "1.recalled"):
+        (staging / f"job.0.{name}").write_bytes(b"x")
+        (staging / f"other.0.{name}").write_bytes(b"x")
+    await disk.prepare({"job"})
+    assert set(os.listdir(staging)) == {"job.0.result", "job.0.kept", "job.0.1.recalled"}
+
+
+async def test_what_is_kept_of_a_tile(disk: HouseDisk, tmp_path: Path) -> None:
+    assert await disk.kept(TILE) is None
+    await disk.secure(TILE)
+    disk.keepsake(TILE).write_bytes(b"kept")
+    await disk.secure(TILE)
+    assert await disk.kept(TILE) == disk.keepsake(TILE)
+    others = dataclasses.replace(TILE, number=1)
+    disk.staged(others).write_bytes(b"x")
+    await disk.clear(Whole((TILE, others)))
+    await disk.clear(Whole((TILE, others)))
     assert os.listdir(tmp_path / "staging") == []
 
 

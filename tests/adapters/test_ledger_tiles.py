@@ -347,6 +347,17 @@ async def test_room_and_slots_are_counted_by_the_tile(ledger: SqliteLedger) -> N
     assert (await ledger.books.spending(2_002.0)).in_flight == 1
 
 
+@pytest.mark.parametrize(("event", "state"), [(GIVEN_UP, S.FAILED), (DOUBT, S.HELD)])
+async def test_ends_are_counted_in_pictures(ledger: SqliteLedger, event: Event, state: State) -> None:
+    whole = await cut(ledger, S.FETCHED, S.UPLOADED)
+    assert await ledger.counts() == {S.FETCHED: 1, S.UPLOADED: 1, S.ADMITTED: 1}
+    assert await ledger.count_jobs(S.FETCHED, S.UPLOADED, S.ADMITTED) == 1
+    await ledger.record((await ledger.whole(whole.job.id)).tiles[1], event, 2_002.0)
+    assert await ledger.counts() == {S.FETCHED: 0 if state is S.FAILED else 1, state: 1}
+    assert await ledger.count_jobs(S.FETCHED, S.UPLOADED, S.ADMITTED) == 0, "nothing of it moves"
+    assert (await ledger.count_jobs(state), await ledger.count(state)) == (1, 2)
+
+
 # For people
 
 

@@ -12,11 +12,12 @@ import jsonschema
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rules_kit import NOW, SECRET, SHA, a_job, a_picture, a_whole, quick
+from rules_kit import NOW, SECRET, SHA, a_job, a_picture, a_tile, a_whole, quick
 
-from daemon.rules.job import Bill, Look
+from daemon.rules.job import Bill, Look, Whole
 from daemon.rules.lifecycle import State
 from daemon.rules.sidecar import ResultFacts, error_report, sidecar, timestamp
+from daemon.rules.tiles import Rect
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "daemon" / "sidecar.schema.json").read_text())
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
@@ -109,6 +110,49 @@ def test_any_sidecar_keeps_the_form(path: bytes, result: bytes, times: dict[str,
         encoded = known.get("path_base64")
         assert (base64.b64decode(encoded) if encoded is not None else known["path"].encode()) == name
     assert list(made["times"]) == [name for name in JOURNEY if name in times], "in the journey's order"
+
+
+def a_cut_one(**changes: Any) -> dict[str, Any]:
+    """Of a picture with two tiles, the first of which needed two runs."""
+    halves = (Rect(0, 0, 18, 20), Rect(12, 0, 18, 20))
+    columns = [{"submits": 2, "prediction": "id-1"}, {"submits": 1, "prediction": "id-2"}]
+    whole = Whole(
+        tuple(
+            a_tile(State.FETCHED, number=number, rect=rect, asset_url=SIGNED, output_url=SIGNED, **more)
+            for number, (rect, more) in enumerate(zip(halves, columns, strict=True))
+        )
+    )
+    bills = {0: Bill(0.1 + 0.2, 16.5), 1: Bill(0.004, None)}
+    return a_sidecar(whole=whole, **({"bills": bills} | changes))
+
+
+def test_of_a_picture_that_was_cut_it_has_sums_and_tiles() -> None:
+    made = a_cut_one()
+    VALIDATOR.validate(made)
+    place = {"top": 0, "width": 18, "height": 20}
+    assert made["prediction"] == {
+        "api": "https://api.example.org/v1",
+        "submits": 3,
+        "predict_seconds": 16.5,
+        "cost_usd": 0.304,
+        "reused": False,
+        "tiles": [
+            {"id": "id-1", "left": 0, **place, "submits": 2, "predict_seconds": 16.5, "cost_usd": 0.3},
+            {"id": "id-2", "left": 12, **place, "submits": 1, "predict_seconds": None, "cost_usd": 0.004},
+        ],
+    }
+    assert {key: value for key, value in made.items() if key != "prediction"} == {
+        key: value for key, value in a_sidecar().items() if key != "prediction"
+    }
+    assert a_cut_one(bills={})["prediction"]["predict_seconds"] is None
+    assert SECRET not in json.dumps(made)
+
+
+@pytest.mark.parametrize("change", [{"id": "id-1"}, {"tiles": []}, {"tiles": None}], ids=str)
+def test_a_prediction_is_one_or_has_tiles(change: dict[str, Any]) -> None:
+    broken = a_cut_one()
+    broken["prediction"] = {key: v for key, v in (broken["prediction"] | change).items() if v is not None}
+    assert not VALIDATOR.is_valid(broken)
 
 
 def test_a_name_that_is_not_utf8_is_given_exactly() -> None:

@@ -6,7 +6,7 @@ import errno
 import json
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,11 @@ import pytest
 from fakes.clock import FakeClock
 from fakes.facts import BILL, settled, sha
 from fakes.pictures import FakePictures
+from fakes.predictor import refused
 from shell_kit import House, SmallFiles, fly, house, wait_for_gates
 
 import daemon
-from daemon.rules.faults import Gate
+from daemon.rules.faults import Fault, Gate
 from daemon.rules.job import Tile, Whole
 from daemon.rules.lifecycle import NEVER, Failed, Held, State
 from daemon.rules.tiles import Rect
@@ -298,8 +299,10 @@ async def test_one_that_is_ready_to_leave_stays(shop: Cuttery, event: Failed | H
     assert (await shop.house.now(second)).submits == 0
 
 
-async def test_one_that_is_refused_stays_with_the_others(shop: Cuttery) -> None:
-    """A create that was refused is no reason to try again when another part has failed meanwhile."""
+@pytest.mark.parametrize(("create", "state"), [(None, State.READY), (refused(), State.FAILED)])
+async def test_one_whose_create_is_under_way_goes_on_if_it_is_paid(
+    shop: Cuttery, create: Fault | None, state: State
+) -> None:
     whole = await shop.admit()
     for tile in whole.tiles[:2]:
         await shop.house.dispatcher._upload(tile)
@@ -309,9 +312,11 @@ async def test_one_that_is_refused_stays_with_the_others(shop: Cuttery) -> None:
         await shop.house.dispatcher.record(first, GIVEN_UP)
 
     shop.house.predictor.on_create = stop
-    after = await fly(shop.house, second)
-    assert after.state is State.READY, "it was under way, and is paid"
-    assert await shop.states(whole) == [State.FAILED, State.READY, State.FAILED]
+    shop.house.predictor.creates.append(create)
+    with nullcontext() if create is None else pytest.raises(Fault):
+        await fly(shop.house, second)
+    assert await shop.states(whole) == [State.FAILED, state, State.FAILED]
+    assert (await shop.house.now(second)).submits == (create is None)
 
 
 async def test_a_new_day_lets_all_of_them_go_on_once(shop: Cuttery) -> None:

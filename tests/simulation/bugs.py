@@ -216,6 +216,13 @@ class JoinsInAnyOrder(Wrapped):
         return await self.real.finish(list(zip(reversed(paths), rects, strict=True)), *more)
 
 
+class NeverSecures(Wrapped):
+    """What is kept of a picture for its result is not synced before the upload is recorded."""
+
+    async def secure(self, tile: Tile) -> None:
+        return None
+
+
 def _parts(**kinds: Any) -> Any:
     def change(parts: Parts) -> Parts:
         return dataclasses.replace(parts, **{name: kind(getattr(parts, name)) for name, kind in kinds.items()})
@@ -299,5 +306,6 @@ BUGS = {
     "each part of a picture goes on alone": Bug("was submitted while", wired=_ledger(PaysOn)),
     "a retry pays for all parts": Bug(PAID_AGAIN, wired=_ledger(BeginsAnew)),
     "parts are joined in any order": Bug("is not a right result", parts=_parts(pictures=JoinsInAnyOrder)),
+    "what is kept is not synced": Bug("is lost", parts=_parts(disk=NeverSecures)),
     "a lane sleeps": Bug("stuck", dispatcher=_sleep),
 }
