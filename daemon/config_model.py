@@ -84,6 +84,8 @@ class FolderConfig(_Section):
     """Which waiting picture comes first; oldest, so that none waits for ever."""
     oversize: Literal["tile", "shrink", "fail"] = "tile"
     """What to do above api.pixels_max."""
+    overlap: Annotated[int, within(0, 512)] = 32
+    """Pixels that the parts of a cut picture have in common; more hides the seams better and costs more."""
     format: Literal["png", "jpeg", "webp", "source"] = "png"
     """Format of the result; png is what the API delivers, so nothing is lost."""
     quality: Annotated[int, within(1, 100)] = 92

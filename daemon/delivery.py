@@ -6,7 +6,7 @@ keeps it, and held for a person after that. A folder whose outbox is broken wait
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
@@ -14,7 +14,7 @@ from daemon.gates import Gates, outbox_gate
 from daemon.pipeline.write import ResultLost, Unstaged
 from daemon.rules import names
 from daemon.rules.faults import Fault, Gate, LedgerBroken
-from daemon.rules.job import Picture, Tile
+from daemon.rules.job import Picture, Tile, Whole
 from daemon.rules.lifecycle import NEVER, Held, Missing, State, Wanted
 from daemon.rules.reactions import pause, step_back
 from daemon.world import Folder, World
@@ -40,7 +40,7 @@ class Delivery:
     failures: dict[int, int] = field(default_factory=dict)
     asking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    async def find(self, id_: int, room: int, in_hand: set[int]) -> list[tuple[Picture, Tile]]:
+    async def find(self, id_: int, room: int, in_hand: set[int]) -> list[tuple[Picture, Whole]]:
         """Pictures of a folder whose job has an end."""
         now = self.world.clock.monotonic()
         self.delays = {picture: due for picture, due in self.delays.items() if due > now}
@@ -60,9 +60,9 @@ class Delivery:
             waits.append(wait)
         return clock.wall() + max(min(waits), RETRY_SECONDS_MIN) if waits else None
 
-    async def write(self, picture: Picture, tile: Tile) -> None:
+    async def write(self, picture: Picture, whole: Whole) -> None:
         """Deliver or report one picture."""
-        about = tile.about | {"picture": names.shown(picture.path)}
+        about = {"job": whole.job.id, "picture": names.shown(picture.path)}
         folder = self.folders[picture.folder]
         world = self.world
         try:
@@ -72,17 +72,17 @@ class Delivery:
                 if current is None:
                     visit.learnt = False
                     return
-                tile = current
+                whole = current
                 with self.step():
-                    done = await self._end(picture, tile, folder)
-        except (Unstaged, ResultLost) as lost:
+                    done = await self._end(picture, whole, folder)
+        except Unstaged as lost:
+            await self._fetch_again(lost.tiles)
+        except ResultLost:
             async with self.asking:
                 # Copies lose a result together; the first that says so has said it.
-                tile = await world.ledger.tile(tile.key)
-                if isinstance(lost, Unstaged) and tile.state is State.FETCHED:
-                    await self.record(tile, Missing(), wait=step_back(tile, world.clock.dice()))
-                elif isinstance(lost, ResultLost) and tile.state is State.DONE:
-                    await self._want_again(tile)
+                whole = await world.ledger.whole(whole.job.id)
+                if whole.state is State.DONE:
+                    await self._want_again(whole)
         except LedgerBroken:
             raise
         except Fault as fault:
@@ -95,32 +95,44 @@ class Delivery:
             self.failures.pop(picture.id, None)
             seconds = round(world.clock.wall() - picture.detected_at, 3)
             world.log.info(done, **about, seconds=seconds)
-            kept = folder.config.after_failure if tile.state is State.FAILED else folder.config.after
+            kept = folder.config.after_failure if whole.state is State.FAILED else folder.config.after
             if kept != "keep":
                 folder.detector.forget(picture.path, picture.look)
 
-    async def _end(self, picture: Picture, tile: Tile, folder: Folder) -> str:
+    async def _end(self, picture: Picture, whole: Whole, folder: Folder) -> str:
         """Write the picture's end; returns what it is called in the log."""
         writer = self.world.writer
-        if tile.state is State.FAILED:
-            await writer.report(picture, tile, folder.config, folder.inbox)
+        if whole.state is State.FAILED:
+            await writer.report(picture, whole, folder.config, folder.inbox)
             return "reported"
-        return "done" if await writer.deliver(picture, tile, folder.config, folder.inbox) else "delivered"
+        return "done" if await writer.deliver(picture, whole, folder.config, folder.inbox) else "delivered"
+
+    async def _fetch_again(self, lost: Sequence[Tile]) -> None:
+        """What staging lost, and no more: other parts of the result are still there."""
+        async with self.asking:
+            for tile in [await self.world.ledger.tile(each.key) for each in lost]:
+                if tile.state is State.FETCHED:
+                    await self.record(tile, Missing(), wait=step_back(tile, self.world.clock.dice()))
 
     def _delay(self, picture: Picture) -> None:
         clock, failures = self.world.clock, self.failures.get(picture.id, 0)
         self.failures[picture.id] = failures + 1
         self.delays[picture.id] = clock.monotonic() + pause(failures, RETRY_SECONDS, RETRY_SECONDS_MAX, clock.dice())
 
-    async def _want_again(self, tile: Tile) -> None:
-        """A copy of a picture whose result nobody has any more: the service may, for a day; else a person decides."""
-        times = await self.world.ledger.deliveries.times(tile.job.id)
-        age = self.world.clock.wall() - times.get("ready", 0.0)
-        if tile.output_url is not None and age < RESULT_LIFE_SECONDS:
-            await self.record(tile, Wanted())
+    async def _want_again(self, whole: Whole) -> None:
+        """A copy of a picture whose result nobody has any more: the service may, for a day; else a person decides.
+
+        What is recorded of one tile is recorded of all.
+        """
+        job, now = whole.job.id, self.world.clock.wall()
+        ready = [
+            (await self.world.ledger.deliveries.times(job, n)).get("ready", 0.0) for n, _ in enumerate(whole.tiles)
+        ]
+        if all(tile.output_url is not None for tile in whole.tiles) and now - min(ready) < RESULT_LIFE_SECONDS:
+            await self.record(whole.tiles[0], Wanted())
             return
         await self.record(
-            tile,
+            whole.tiles[0],
             Held(
                 reason="This content was upscaled and paid for before, and its result is in no outbox any more.",
                 remedy="Put the result back, or let `esrgand release` upscale it again, and pay again.",

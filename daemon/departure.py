@@ -21,7 +21,7 @@ from daemon.room import Room
 from daemon.rules import budget, reactions, verdicts
 from daemon.rules.faults import Fault, Gate
 from daemon.rules.job import Tile
-from daemon.rules.lifecycle import Held, Intended, Refused, Stale
+from daemon.rules.lifecycle import Held, Intended, Refused, Stale, State
 from daemon.rules.limits import Place
 from daemon.turnstile import Turnstile
 from daemon.world import World
@@ -102,7 +102,7 @@ class Departure:
 
     async def _intend(self, tile: Tile) -> Intended | Stale:
         now = self.world.clock.wall()
-        uploaded = (await self.world.ledger.deliveries.times(tile.job.id)).get("uploaded", 0.0)
+        uploaded = (await self.world.ledger.deliveries.times(*tile.key)).get("uploaded", 0.0)
         try:
             return await submit.intend(
                 tile,
@@ -153,8 +153,8 @@ class Departure:
             intended = dataclasses.replace(ready, intent_at=min(now, now + self.world.predictor.ahead))
             event = await self.over_budget(tile) or intended
             tile = await self.record(tile, event)
-        if event is not intended:
-            return tile
+        if tile.state is not State.SUBMITTING:
+            return tile  # The budget, or another tile of its picture, has stopped it.
         visit.learnt = True
         return await self._create(tile, place, stack)
 

@@ -27,8 +27,20 @@ from daemon.room import Room
 from daemon.rules import limits, names, pacing, reactions
 from daemon.rules.faults import Changed, Fault, Gate, LedgerBroken, Vanished
 from daemon.rules.hooks import Hooks
-from daemon.rules.job import Bill, Picture, Tile
-from daemon.rules.lifecycle import MILESTONES, Event, Failed, Held, Intended, Released, Spoiled, State, Withdrawn
+from daemon.rules.job import Bill, Picture, Tile, Whole
+from daemon.rules.lifecycle import (
+    MILESTONES,
+    STOPPED,
+    TRANSITIONS,
+    Event,
+    Failed,
+    Held,
+    Intended,
+    Released,
+    Spoiled,
+    State,
+    Withdrawn,
+)
 from daemon.sweep import Sweep
 from daemon.turns import IN_FLIGHT, Turns
 from daemon.turnstile import Turnstile
@@ -93,7 +105,7 @@ class Dispatcher:
             stopping=self.stopping,
         )
         gates.on_open = self.poke_all
-        self.sweep = Sweep(world, gates, keep=config.storage.keep)
+        self.sweep = Sweep(world, gates, keep=config.storage.keep, uploading=lambda: self.lanes["upload"].in_hand)
         self.probes = Probes(world, gates, outboxes)
         self.delivery = Delivery(world, gates, self.folders, self.record, self.step)
         self.turns = Turns(
@@ -132,7 +144,7 @@ class Dispatcher:
             name, width, clock, find, lambda tile: tile.key, work, next_due, self.stopping, self.world.log, ahead
         )
 
-    def _write_lane(self, id_: int) -> Lane[tuple[Picture, Tile], int]:
+    def _write_lane(self, id_: int) -> Lane[tuple[Picture, Whole], int]:
         return Lane(
             name=f"write {id_}",
             width=WRITES_MAX,
@@ -153,7 +165,10 @@ class Dispatcher:
     # Recording
 
     async def record(self, tile: Tile, event: Event, *, wait: float = 0.0, bill: Bill | None = None) -> Tile:
-        """Tell the ledger, then the log, then the lane that comes next."""
+        """Tell the ledger, then the log, then the lane that comes next; returns the tile as it is now.
+
+        It may have been stopped, with this step or before it, as another tile of its picture was.
+        """
         clock = self.world.clock
         new = await self.world.ledger.record(tile, event, clock.wall(), wait=wait, bill=bill)
         if isinstance(event, Withdrawn):
@@ -169,13 +184,17 @@ class Dispatcher:
             fields |= {"reason": event.reason}
         if new.prediction is not None and not isinstance(event, Intended):
             fields |= {"prediction": new.prediction}
-        if isinstance(event, Held) and event.due_at not in self._held_until:
+        if new.state is not TRANSITIONS[tile.state][type(event)]:
+            self.world.log.info("overtaken", **fields, step=event.name, state=new.state.value)
+        elif isinstance(event, Held) and event.due_at not in self._held_until:
             # The first of its kind; the others are told like any step.
             self._held_until.add(event.due_at)
             self.world.log.warning(event.name, **fields, remedy=event.remedy)
         else:
             self.world.log.info(event.name, **fields)
         self.poke(new.state)
+        if not (tile.is_whole or {tile.state, new.state}.isdisjoint({*STOPPED, State.DONE})):
+            self.poke_all()  # What became of one tile may have moved the others.
         if new.state not in (State.UPLOADED, *IN_FLIGHT):
             self.sweep.soon()
         return new
@@ -186,7 +205,7 @@ class Dispatcher:
         for lane in self.write_lanes.values() if name == "write" else [self.lanes[name]]:
             lane.poke()
 
-    def all_lanes(self) -> "list[Lane[Tile, Key] | Lane[tuple[Picture, Tile], int]]":
+    def all_lanes(self) -> "list[Lane[Tile, Key] | Lane[tuple[Picture, Whole], int]]":
         """Every lane."""
         return [*self.lanes.values(), *self.write_lanes.values()]
 
@@ -199,6 +218,9 @@ class Dispatcher:
         """Answer a fault of a step: record, or wait. Gates were closed on the way."""
         tile = await self.world.ledger.tile(tile.key)
         clock = self.world.clock
+        if tile.state in STOPPED:
+            self.sweep.soon()  # What it left behind, as another tile of its picture was stopped meanwhile.
+            return
         if isinstance(fault, Vanished | Changed) and tile.state is State.ADMITTED:
             await self.record(tile, Withdrawn(reason=fault.said))
             return
@@ -226,16 +248,21 @@ class Dispatcher:
             del self.busy_tasks[task]
 
     async def _upload(self, tile: Tile) -> None:
+        if not tile.is_whole and (tile := await self.world.ledger.tile(tile.key)).state is not State.ADMITTED:
+            self.sweep.soon()
+            return  # It was stopped while it waited for a worker.
         # What the budget does not let pass today has no need to lie in a bucket until tomorrow.
         if held := await self.departure.over_budget(tile):
             await self.record(tile, held)
             return
         key = names.asset_key(self.world.ledger.identity, tile.job.id, tile.number, tile.uploads)
+        world = self.world
         try:
-            async with self.gates.through(Gate.STORAGE):
+            # What is cut is cut in staging.
+            async with self.gates.through(Gate.STORAGE, *(() if tile.is_whole else (Gate.STAGING,))):
                 sources = await self.sources(tile)
                 with self.step():
-                    event = await upload.upload(tile, sources, self.world.storage, key)
+                    event = await upload.upload(tile, sources, world.storage, key, world.disk, world.pictures)
         except LedgerBroken:
             raise
         except Fault as fault:
@@ -267,15 +294,17 @@ class Dispatcher:
             if await world.ledger.deliveries.finish(tile.job.id, world.clock.wall()):
                 # Nobody waits for it any more: its picture was replaced meanwhile.
                 with contextlib.suppress(Fault):
-                    await world.disk.remove(world.disk.staged(tile))
+                    await world.disk.clear(await world.ledger.whole(tile.job.id))
 
-    async def _write(self, due: tuple[Picture, Tile]) -> None:
+    async def _write(self, due: tuple[Picture, Whole]) -> None:
         await self.delivery.write(*due)
         self.sweep.soon()
 
     async def _release(self, tile: Tile) -> None:
-        """A held tile whose time has come: the budget's new day."""
-        await self.record(tile, Released(submits_granted=0, by_person=False))
+        """A held tile whose time has come: the budget's new day; and with it those that were held together."""
+        tile = await self.world.ledger.tile(tile.key)
+        if tile.state is State.HELD:
+            await self.record(tile, Released(submits_granted=0, by_person=False))
 
     # Running
 

@@ -52,14 +52,15 @@ async def _add_up(config: "Config", db: sqlite3.Connection | None) -> Exit:
     pictures = VipsPictures(pixels_max=config.api.pixels_max)
     price = 0.0 if config.api.base_url == EMBEDDED else _typical_usd(db)
     seen: set[str] = set()
-    status, total = Exit.DONE, 0
+    status, total, runs = Exit.DONE, 0, 0
     for folder in config.folders:
         try:
-            total += await _folder(folder, config, db, pictures, price, seen)
+            jobs, more = await _folder(folder, config, db, pictures, price, seen)
+            total, runs = total + jobs, runs + more
         except Fault as fault:
             print(f"esrgand: {fault.said} {fault.remedy}", file=sys.stderr)
             status = Exit.HOUSE
-    print(f"In all: {total} to pay for, about {total * price:.2f} USD.")
+    print(f"In all: {total} to pay for, about {runs * price:.2f} USD.")
     pictures.close()
     return status
 
@@ -81,8 +82,8 @@ async def _folder(
     pictures: VipsPictures,
     price: float,
     seen: set[str],
-) -> int:
-    """Print what one folder holds; returns how many jobs would be paid for."""
+) -> tuple[int, int]:
+    """Print what one folder holds; returns how many jobs would be paid for, and with how many runs."""
     inbox = DiskInbox(folder.inbox, Selection(folder.include, folder.exclude), recursive=folder.recursive)
     rows = db.execute(KNOWN, (bytes(folder.inbox),)).fetchall() if db is not None else []
     try:
@@ -97,27 +98,34 @@ async def _folder(
             except Fault as fault:
                 skipped.append((path, fault.said))
                 continue
-            refusal = admission.refusal(reading.content, config.api.pixels_max)
+            found = admission.parts(
+                reading.content,
+                folder.scale,
+                config.api.pixels_max,
+                oversize=folder.oversize,
+                overlap=folder.overlap,
+            )
             job = folder.recipe.job_id(reading.content.sha256)
             if reading.sign is not None and not reading.content.format:
                 skipped.append((path, reading.reason))
-            elif refusal is not None:
-                skipped.append((path, refusal.said))
+            elif isinstance(found, Fault):
+                skipped.append((path, found.said))
             elif job in seen or _is_known(db, job):
                 skipped.append((path, "The same content is paid for once."))
             else:
                 seen.add(job)
                 counts["new"] += 1
+                counts["runs"] += len(found)
                 pixels += reading.content.pixels
     finally:
         inbox.close()
     print(f"{folder.inbox}: {scan.files} files, {scan.files - len(scan.found)} known already,")
-    print(f"  {counts['new']} to upscale, {pixels / 1e6:.1f} megapixels, about {counts['new'] * price:.2f} USD")
+    print(f"  {counts['new']} to upscale, {pixels / 1e6:.1f} megapixels, about {counts['runs'] * price:.2f} USD")
     for path, reason in skipped[:LISTED_MAX]:
         print(f"  skipped: {shown(path)}: {reason}")
     if len(skipped) > LISTED_MAX:
         print(f"  skipped: {len(skipped) - LISTED_MAX} more")
-    return counts["new"]
+    return counts["new"], counts["runs"]
 
 
 def _is_known(db: sqlite3.Connection | None, job: str) -> bool:

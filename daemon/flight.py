@@ -196,7 +196,7 @@ class Flight:
             pause = pacing.poll_pause(
                 now - trip.since,
                 # What is usual says nothing of one that should be over.
-                None if trip.hinted else self.paces.usual(self._kind(tile), tile.job.content.pixels),
+                None if trip.hinted else self.paces.usual(self._kind(tile), tile.rect.pixels),
                 shortest=api.poll_seconds_min,
                 overdue_after=api.overdue_seconds,
                 told=self.ears.told,
@@ -226,4 +226,4 @@ class Flight:
             seconds = bill.predict_seconds
         else:
             seconds = pacing.took(trip.asked - trip.since, now, bill.predict_seconds, told=heard)
-        await self.world.ledger.books.note_pace(*self.paces.learn(self._kind(tile), tile.job.content.pixels, seconds))
+        await self.world.ledger.books.note_pace(*self.paces.learn(self._kind(tile), tile.rect.pixels, seconds))

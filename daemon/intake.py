@@ -89,6 +89,8 @@ class Intake:
             clock=world.clock,
             recipe=folder.config.recipe,
             pixels_max=self.config.api.pixels_max,
+            oversize=folder.config.oversize,
+            overlap=folder.config.overlap,
             give_up_seconds=folder.config.give_up_seconds,
         )
         if isinstance(outcome, Refused):
@@ -122,7 +124,7 @@ class Intake:
     async def _hold(self) -> Held | None:
         """Whether a new job has to wait for a person, since too much was dropped at once."""
         most = self.config.budget.pictures_per_drop_max
-        if not most or await self.world.ledger.count(State.ADMITTED, State.UPLOADED) < most:
+        if not most or await self.world.ledger.count_jobs(State.ADMITTED, State.UPLOADED) < most:
             return None
         return Held(
             reason=f"More than {most} pictures were waiting at once.",

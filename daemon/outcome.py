@@ -58,14 +58,14 @@ class Outcome:
         if self.dispatcher.sweep.problem:
             return Exit.HOUSE
         _, failed = await self.wired.ledger.read(lambda db: ends_since(db, self.started_at))
-        held = await self.wired.ledger.count(State.HELD)
+        held = await self.wired.ledger.count_jobs(State.HELD)
         return Exit.PICTURES if failed or held or self.intake.unready() else Exit.DONE
 
     async def summary(self) -> list[str]:
         """What became of everything, in lines for people."""
         ledger = self.wired.ledger
         done, failed = await ledger.read(lambda db: ends_since(db, self.started_at))
-        held, waiting = await ledger.count(State.HELD), await ledger.count(*MOVING)
+        held, waiting = await ledger.count_jobs(State.HELD), await ledger.count_jobs(*MOVING)
         unready = self.intake.unready()
         more = f", {waiting} waiting" if waiting else ""
         lines = [f"{done} done, {len(failed)} failed, {held} held, {len(unready)} not ready{more}."]

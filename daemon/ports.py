@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import BinaryIO, Protocol, TypeVar
 
 from daemon.rules.hooks import Hook
-from daemon.rules.job import Content, Look, Picture, Tile
+from daemon.rules.job import Content, Look, Picture, Tile, Whole
 from daemon.rules.recipe import Recipe
 from daemon.rules.settling import Sign
+from daemon.rules.tiles import Rect
+from daemon.rules.traits import Finish, Piece, Prepared
 
 T = TypeVar("T")
 
@@ -191,6 +193,17 @@ class Pictures(Protocol):
     async def convert(self, source: Path, target: Path, format_: str, quality: int) -> None:
         """Write a staged result again as JPEG or WEBP (or PNG). quality: 1 to 100."""
 
+    async def prepare(self, source: Path, piece: Piece, payload: Path, keepsake: Path | None) -> Prepared:
+        """Write what is to be uploaded of a source to `payload`, and to `keepsake` what the result gets back later."""
+
+    async def finish(
+        self, parts: Sequence[tuple[Path, Rect]], keepsake: Path | None, finish: Finish, target: Path
+    ) -> tuple[bool, list[str]]:
+        """Make one result of those of all tiles; rects in pixels of the source. keepsake: the first tile's.
+
+        Returns whether `target` was written (else the one part is right as it is), and what there is to say of it.
+        """
+
 
 @dataclass(frozen=True, slots=True)
 class Scan:
@@ -299,6 +312,25 @@ class Disk(Protocol):
 
     async def remove(self, path: Path) -> None:
         """Remove a file of ours from staging; gone already is fine."""
+
+    async def clear(self, whole: Whole) -> None:
+        """Remove what staging holds of a job that is over."""
+
+    def keepsake(self, tile: Tile) -> Path:
+        """Where is kept what a tile's result gets back later."""
+
+    async def kept(self, tile: Tile) -> Path | None:
+        """The same, where there is something."""
+
+    async def secure(self, tile: Tile) -> None:
+        """Sync what is kept of a tile, if anything is."""
+
+    def outgoing(self, tile: Tile, source: BinaryIO) -> AbstractAsyncContextManager[tuple[Path, Path]]:
+        """A private copy of a source in staging, and a place for what is to be uploaded of it; for as long as that
+        takes."""
+
+    def reading(self, path: Path) -> AbstractAsyncContextManager[BinaryIO]:
+        """A file in staging, opened."""
 
 
 class Watcher(Protocol):

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from daemon.rules.admission import Decision
 from daemon.rules.budget import Spending
-from daemon.rules.job import Bill, Picture, Settled, Tile
+from daemon.rules.job import Bill, Picture, Settled, Tile, Whole
 from daemon.rules.lifecycle import Event, Held, State
 from daemon.rules.sidecar import ResultFacts
 
@@ -18,11 +18,11 @@ from daemon.rules.sidecar import ResultFacts
 class Deliveries(Protocol):
     """The ledger on pictures on their way to the outbox."""
 
-    async def due(self, folders: Collection[int], limit: int, besides: Collection[int]) -> list[tuple[Picture, Tile]]:
-        """Pictures of these folders whose job has an end, with the job's first tile."""
+    async def due(self, folders: Collection[int], limit: int, besides: Collection[int]) -> list[tuple[Picture, Whole]]:
+        """Pictures of these folders whose job has an end, with the job."""
 
-    async def still_due(self, picture: Picture) -> Tile | None:
-        """The tile as it is now, where the picture still waits for its end; else None."""
+    async def still_due(self, picture: Picture) -> Whole | None:
+        """The job as it is now, where the picture still waits for its end; else None."""
 
     async def sources(self, job: str) -> list[Picture]:
         """The pictures that wait for a job."""
@@ -40,28 +40,31 @@ class Deliveries(Protocol):
         """Reserve a name in an outbox; False where it is another picture's."""
 
     async def delivered(
-        self, picture: Picture, tile: Tile, result: ResultFacts, at: float, *, reused: bool, taken: bool = False
+        self, picture: Picture, whole: Whole, result: ResultFacts, at: float, *, reused: bool, taken: bool = False
     ) -> bool:
         """Result and sidecar are in the outbox. Returns whether that finished the job.
 
         taken: the source was taken out of the inbox, by us; what comes to its name later is new.
         """
 
-    async def reported(self, picture: Picture, tile: Tile, at: float, *, taken: bool = False) -> None:
+    async def reported(self, picture: Picture, whole: Whole, at: float, *, taken: bool = False) -> None:
         """The report of a failed picture is in the outbox."""
 
     async def finish(self, job: str, at: float) -> bool:
         """Where nobody waits for a fetched result any more, its job is done."""
 
-    async def times(self, job: str) -> dict[str, float]:
-        """When each milestone of a job was last passed."""
+    async def times(self, job: str, number: int | None = None) -> dict[str, float]:
+        """When each milestone of a job was passed by its last tile, or by one tile, for the last time."""
 
 
 class Books(Protocol):
     """The ledger on money, submits and uploaded objects."""
 
     async def bill(self, job: str) -> Bill:
-        """What a job cost so far."""
+        """What a job cost so far, all its tiles together."""
+
+    async def bills(self, job: str) -> dict[int, Bill]:
+        """What a job cost so far, by tile."""
 
     async def spending(self, now: float) -> Spending:
         """What was billed in this day and month, and what is in flight, as of one moment."""
@@ -69,10 +72,10 @@ class Books(Protocol):
     async def budget_is(self, budget: str, now: float) -> None:
         """The limits, as a text; where they were others, what the budget holds is to be looked at again."""
 
-    async def promised(self, folder: int | None = None, besides: Collection[str] = ()) -> int:
+    async def promised(self, folder: int | None = None, besides: Collection[tuple[str, int]] = ()) -> int:
         """Bytes, estimated, of the results that are on their way to staging, or to a folder's outbox.
 
-        besides: jobs that are counted elsewhere.
+        besides: tiles that are counted elsewhere.
         """
 
     async def predictions(self, besides: Tile) -> set[str]:
@@ -90,8 +93,8 @@ class Books(Protocol):
     async def note_pace(self, name: str, value: str) -> None:
         """Something learnt, for the next start."""
 
-    async def unwanted_assets(self, limit: int) -> list[str]:
-        """Uploaded objects that no prediction will read any more."""
+    async def unwanted_assets(self, limit: int, besides: Collection[tuple[str, int]] = ()) -> list[str]:
+        """Uploaded objects that no prediction will read any more. besides: tiles that may be being uploaded."""
 
     async def forget_asset(self, ref: str) -> None:
         """It is deleted, or meant to stay."""
@@ -114,7 +117,10 @@ class Ledger(Protocol):
         """Record a settled file."""
 
     async def record(self, tile: Tile, event: Event, at: float, *, wait: float = 0.0, bill: Bill | None = None) -> Tile:
-        """The tile after the event; durable."""
+        """The tile after the event; durable.
+
+        One that was stopped meanwhile with another tile of its picture is returned as it is, and nothing is recorded.
+        """
 
     async def postpone(self, tile: Tile, due_at: float, *, attempts: int = 0, wrongs: int = 0) -> Tile:
         """The same tile with a later due time. attempts, wrongs: how many more there were."""
@@ -127,6 +133,9 @@ class Ledger(Protocol):
 
     async def tile(self, key: tuple[str, int]) -> Tile:
         """A tile as it is now."""
+
+    async def whole(self, job: str) -> Whole:
+        """A job as it is now."""
 
     async def due(
         self,
@@ -143,10 +152,13 @@ class Ledger(Protocol):
         """When the next tile of these states becomes due."""
 
     async def counts(self) -> dict[State, int]:
-        """How many tiles are in each state."""
+        """How many tiles are in each state; of those that ended or stopped, how many jobs."""
 
     async def count_in(self, state: State, folders: Collection[int]) -> int:
         """How many tiles of these folders are in a state."""
 
     async def count(self, *states: State) -> int:
         """How many tiles are in these states."""
+
+    async def count_jobs(self, *states: State) -> int:
+        """How many jobs have a tile in one of these states; one that has stopped is in no state that moves."""

@@ -60,7 +60,7 @@ class Room:
 
         expected: tiles that are about to leave, whether the ledger knows it yet or not.
         """
-        leaving = {each.job.id for each in expected}
+        leaving = {each.key for each in expected}
         needs = _result_bytes(tile)
         staged = needs + sum(map(_result_bytes, expected))
         if not await self._is_ready(Gate.ROOM, None, staged + await self.ledger.books.promised(None, leaving)):
@@ -89,4 +89,4 @@ class Room:
 
 def _result_bytes(tile: Tile) -> int:
     """How much room its result may need."""
-    return tile.job.recipe.result_bytes(tile.job.content.width, tile.job.content.height)
+    return tile.job.recipe.result_bytes(tile.rect.width, tile.rect.height)

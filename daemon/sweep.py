@@ -7,6 +7,7 @@ told once.
 """
 
 import asyncio
+from collections.abc import Callable, Collection
 
 from daemon.gates import Gates
 from daemon.ports import Clock
@@ -24,11 +25,14 @@ FAILURES_MAX = 3  # in a row; then it is the storage, and not one object
 class Sweep:
     """is_done: whether the last look left nothing to do now. problem: why objects stay, a sentence, or ""."""
 
-    def __init__(self, world: World, gates: Gates, *, keep: bool) -> None:
-        """keep: objects are meant to stay."""
+    def __init__(
+        self, world: World, gates: Gates, *, keep: bool, uploading: Callable[[], Collection[tuple[str, int]]]
+    ) -> None:
+        """keep: objects are meant to stay. uploading: tiles of which one may just be coming into being."""
         self._world = world
         self._gates = gates
         self._keep = keep
+        self._uploading = uploading
         self._wake = asyncio.Event()
         # Objects that could not be deleted: how often that was tried, and when it is tried again, monotonic seconds.
         self._stuck: dict[str, tuple[int, float]] = {}
@@ -58,7 +62,7 @@ class Sweep:
         if not self._keep and self._gates.seconds_left(Gate.STORAGE) is not None:
             self.is_done = True
             return IDLE_SECONDS
-        while refs := self._due(await books.unwanted_assets(BATCH + len(self._stuck))):
+        while refs := self._due(await books.unwanted_assets(BATCH + len(self._stuck), self._uploading())):
             for ref in refs:
                 failures = 0 if await self._delete(ref) else failures + 1
                 if failures == FAILURES_MAX:

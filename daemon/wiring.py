@@ -37,8 +37,9 @@ from daemon.intake import WINDOW
 from daemon.pipeline.detect import Detector
 from daemon.pipeline.write import Writer
 from daemon.ports import Clock, Inbox, Pictures, Predictor, Storage, Watcher, mark
+from daemon.rules.admission import TILES_MAX
 from daemon.rules.faults import Blame, Fault, Outlook
-from daemon.rules.lifecycle import State
+from daemon.rules.lifecycle import STAGED, State
 from daemon.rules.names import Selection
 from daemon.rules.settling import Candidate
 from daemon.world import Folder, World
@@ -167,7 +168,9 @@ async def wire(
     stack.push_async_callback(http.close)
     predictor, storage = services(config, api, http, clock)
     stack.push_async_callback(storage.close)
-    pictures = VipsPictures(pixels_max=config.api.pixels_max)
+    # What is only refused for its size need not be decoded; what is cut has to be whole.
+    tiles = TILES_MAX if any(folder.oversize == "tile" for folder in config.folders) else 1
+    pictures = VipsPictures(pixels_max=tiles * config.api.pixels_max)
     stack.callback(pictures.close)
     files = Files()
     disk = HouseDisk(config.state_dir / "staging", files)
@@ -194,7 +197,7 @@ async def assemble(
     await ledger.open()
     for job in await ledger.jobs_in(State.FETCHED):
         await ledger.deliveries.finish(job, clock.wall())
-    await disk.prepare(await ledger.jobs_in(State.READY, State.FETCHED))
+    await disk.prepare(await ledger.jobs_in(*STAGED))
     outboxes = [folder.outbox for folder in config.folders]
     ours = Outboxes(parts.files, config.state_dir / "outboxes.json", ledger.identity, outboxes if take_over else ())
     try:

@@ -18,7 +18,6 @@ SHORT = {
     "drift.py": "one rule about the wall clock",
     "exits.py": "an enum that the unit file repeats",
     "adapters/clock.py": "the one place that reads time, so nothing else may live there",
-    "pipeline/upload.py": "a stage asks the world once",
     "pipeline/poll.py": "a stage asks the world once",
     "pipeline/fetch.py": "a stage asks the world once",
 }

@@ -22,14 +22,30 @@ from daemon.rules.faults import LedgerBroken
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], Any]
 
-SCHEMA_VERSION = 1
-# From version N to N + 1, in one transaction each. Version 1 is schema.sql itself.
-MIGRATIONS: dict[int, str] = {}
+SCHEMA_VERSION = 2
+# From version N to N + 1, all in one transaction. schema.sql is the last version, as they leave it.
+MIGRATIONS = {
+    # Pictures may be cut. What is in an older ledger was not: its one tile is all of it.
+    1: """
+        ALTER TABLE job ADD COLUMN traits TEXT NOT NULL DEFAULT '{}';
+        ALTER TABLE job ADD COLUMN note TEXT NOT NULL DEFAULT '';
+        ALTER TABLE tile ADD COLUMN "left" INTEGER NOT NULL DEFAULT 0;
+        ALTER TABLE tile ADD COLUMN top INTEGER NOT NULL DEFAULT 0;
+        ALTER TABLE tile ADD COLUMN width INTEGER NOT NULL DEFAULT 0;
+        ALTER TABLE tile ADD COLUMN height INTEGER NOT NULL DEFAULT 0;
+        ALTER TABLE tile ADD COLUMN likeness TEXT NOT NULL DEFAULT '';
+        UPDATE tile SET (width, height) = (SELECT j.width, j.height FROM job j WHERE j.id = tile.job);
+    """,
+}
 DAMAGE = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_FORMAT}
 
 
-def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
-    """A connection with our pragmas. Raises LedgerBroken with what to do."""
+def connect(path: Path, *, read_only: bool = False, as_it_is: bool = False) -> sqlite3.Connection:
+    """A connection with our pragmas. Raises LedgerBroken with what to do.
+
+    read_only: one of an older version is shown as it will be once the daemon has opened it. as_it_is: in whatever
+    version, to be copied.
+    """
     try:
         if path.exists() and not path.stat().st_size and path.with_name("staging").exists():
             # Staging is made once the ledger was open: it held something, and would be taken for a new one.
@@ -44,6 +60,8 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
             connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         try:
             version = _prepare(connection, read_only)
+            if read_only and not as_it_is and 0 < version < SCHEMA_VERSION:
+                connection, version = _brought_up(connection), SCHEMA_VERSION
         except sqlite3.Error:
             connection.close()
             raise
@@ -61,7 +79,7 @@ def connect(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
             f"The ledger {path} holds nothing of esrgand's.",
             remedy="Restore the last `esrgand backup`; where there never was one, take the file away.",
         )
-    if version != SCHEMA_VERSION:
+    if version > SCHEMA_VERSION or (version < SCHEMA_VERSION and not as_it_is):
         connection.close()
         raise LedgerBroken(
             f"The ledger {path} has the form of version {version}; this program knows version {SCHEMA_VERSION}.",
@@ -95,9 +113,9 @@ def _damage(connection: sqlite3.Connection) -> str:
 
 
 @contextmanager
-def opened(path: Path, *, read_only: bool = False) -> Iterator[sqlite3.Connection]:
-    """A connection for one command; whatever a ledger that is damaged does to it is LedgerBroken."""
-    connection = connect(path, read_only=read_only)
+def opened(path: Path, *, read_only: bool = False, as_it_is: bool = False) -> Iterator[sqlite3.Connection]:
+    """A connection for one command, as of `connect`; whatever a ledger that is damaged does to it is LedgerBroken."""
+    connection = connect(path, read_only=read_only, as_it_is=as_it_is)
     try:
         yield connection
     except sqlite3.Error as error:
@@ -120,10 +138,12 @@ def examine(connection: sqlite3.Connection, path: Path) -> None:
 def backup(ledger: Path, target: Path) -> int:
     """Copy the whole ledger to a new file, while it is in use; returns its size in bytes. Raises LedgerBroken.
 
+    One of an older version stays one: it is the way back from an upgrade.
+
     The copy is looked at before it gets its name: a person relies on it. To be called in a thread, on whose end nothing
     waits: the file may be on a share that hangs.
     """
-    with opened(ledger, read_only=True) as connection:
+    with opened(ledger, read_only=True, as_it_is=True) as connection:
         return _copied(connection, ledger, target)
 
 
@@ -157,10 +177,25 @@ def _copied(connection: sqlite3.Connection, ledger: Path, target: Path) -> int:
         raise LedgerBroken(f"The backup {target} cannot be written: {said}.", remedy="Name another file.") from error
 
 
+def _brought_up(older: sqlite3.Connection) -> sqlite3.Connection:
+    """A ledger of an older version in today's form: a copy, in a temporary file that goes with its connection."""
+    copy = sqlite3.connect("", isolation_level=None)
+    try:
+        older.backup(copy)
+        _migrate(copy)
+    except sqlite3.Error:
+        copy.close()
+        raise
+    older.close()
+    return copy
+
+
 def _migrate(connection: sqlite3.Connection) -> None:
     version = connection.execute("PRAGMA user_version").fetchone()[0]
-    steps = [Path(__file__).with_name("schema.sql").read_text("utf-8")] if version == 0 else []
-    steps += [MIGRATIONS[number] for number in range(max(version, 1), SCHEMA_VERSION)]
+    if version == 0:
+        steps = [Path(__file__).with_name("schema.sql").read_text("utf-8")]
+    else:
+        steps = [MIGRATIONS[number] for number in range(version, SCHEMA_VERSION)]
     if steps:
         script = "\n".join(steps)
         connection.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {SCHEMA_VERSION};\nCOMMIT;")

@@ -1,5 +1,5 @@
 """
-Disk: staging and outboxes; what is under its final name is whole and synced.
+Disk: outboxes, besides staging; what is under its final name is whole and synced.
 
 Everything is written under a name that starts with a dot, synced, then renamed, then its folder is synced. Nothing that
 esrgand did not write is overwritten. Every OSError becomes Fault (HOUSE): a full disk, a folder that went away.
@@ -7,95 +7,43 @@ esrgand did not write is overwritten. Every OSError becomes Fault (HOUSE): a ful
 
 import asyncio
 import contextlib
-import errno
 import json
 import os
-from collections.abc import AsyncIterator, Callable, Iterable
-from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import TypeVar
 
-from daemon.adapters.disk_faults import FULL, LOST, fault_from, mebibytes, shown
-from daemon.adapters.files import Files, Progress
+from daemon.adapters.disk_faults import FULL, fault_from, mebibytes, shown
+from daemon.adapters.files import Files
 from daemon.adapters.mounts import Mount
 from daemon.adapters.outboxes import AnotherLedgers, Outboxes
+from daemon.adapters.staging import Staging, disk_threads
 from daemon.rules import names
 from daemon.rules.faults import Blame, Fault, Gate
-from daemon.rules.job import Tile
 
 T = TypeVar("T")
-STAGING_THREADS = 4
-OUTBOX_THREADS = 2
-HANG_SECONDS = 300.0  # a large result's sync may take a while on a slow share
 LOOK_SECONDS_MAX = 10.0  # no look at how much room there is takes long, unless it hangs
 START_SECONDS_MAX = 10.0  # what an outbox that hangs may hold up the start
 NOTE_BYTES_MAX = 1 << 20
 SPARE_BYTES = 8 << 20  # of the state directory's disk: what the ledger may still need
 
 
-class HouseDisk:
+class HouseDisk(Staging):
     """The Disk port: staging in the state directory, outboxes anywhere.
 
     Each outbox has threads of its own, so that one whose mount hangs holds up no other.
     """
 
     def __init__(
-        self,
-        staging: Path,
-        files: Files | None = None,
-        make_pool: Callable[[int], Executor] = lambda threads: ThreadPoolExecutor(threads, thread_name_prefix="disk"),
+        self, staging: Path, files: Files | None = None, make_pool: Callable[[int], Executor] = disk_threads
     ) -> None:
-        self._staging = staging
-        self._files = files or Files()
-        self._make_pool = make_pool
-        self._pools: dict[Path, Executor] = {}
+        super().__init__(staging, files, make_pool)
         self._mounts: dict[Path, Mount | None] = {}
         self._outboxes: Outboxes | None = None
         self._ours: frozenset[Path] = frozenset()
-        self.hang_seconds = HANG_SECONDS
         self.look_seconds = LOOK_SECONDS_MAX
-
-    def close(self) -> None:
-        """Let go of the threads."""
-        for pool in self._pools.values():
-            pool.shutdown(wait=False, cancel_futures=True)
-
-    async def _run(self, gate: Gate, root: Path, work: Callable[[], T], seconds: float | None = None) -> T:
-        """Run in the threads of a place; a call during which nothing is moved for so long hangs with its mount."""
-        if root not in self._pools:
-            self._pools[root] = self._make_pool(STAGING_THREADS if root == self._staging else OUTBOX_THREADS)
-        progress = Progress()
-
-        def counted() -> T:
-            with self._files.counting(progress):
-                return work()
-
-        future = asyncio.get_running_loop().run_in_executor(self._pools[root], counted)
-        moved = -1
-        try:
-            while moved != progress.moved:
-                moved = progress.moved
-                done, _ = await asyncio.wait([future], timeout=seconds or self.hang_seconds)
-                if done:
-                    return future.result()
-        except OSError as error:
-            raise fault_from(error, root, gate) from error
-        future.cancel()  # Where it has not begun it need not: it waits behind another one that hangs.
-        raise fault_from(TimeoutError(errno.ETIMEDOUT, "it does not answer"), root, gate)
-
-    async def prepare(self, wanted: set[str]) -> None:
-        """Make the staging folder; remove what no job in `wanted` will need."""
-
-        def work() -> None:
-            if not self._files.is_folder(self._staging):
-                self._files.mkdir(self._staging, 0o700)
-            for name in self._files.names(self._staging):
-                if name.partition(".")[0] not in wanted or name.endswith(".part"):
-                    self._files.unlink(self._staging / name)
-
-        await self._run(Gate.STAGING, self._staging, work)
 
     async def fill(self, ours: Outboxes, roots: Iterable[Path], others: Iterable[Path]) -> None:
         """Say which outboxes are ours to mark. others: folders that we only write reports to.
@@ -158,60 +106,6 @@ class HouseDisk:
                 gate=gate,
                 remedy="Make room; esrgand goes on by itself, and pays for nothing meanwhile.",
             )
-
-    def staged(self, tile: Tile) -> Path:
-        """Where a result is staged."""
-        return self._staging / f"{tile.job.id}.{tile.number}.result"
-
-    @asynccontextmanager
-    async def incoming(self, tile: Tile) -> AsyncIterator[tuple[BinaryIO, Path]]:
-        """A file in staging to receive a result."""
-        path = self.staged(tile).with_suffix(".part")
-        file = await self._run(Gate.STAGING, self._staging, lambda: self._files.open(path, "wb"))
-        try:
-            yield file, path
-        except OSError as error:
-            raise fault_from(error, self._staging, Gate.STAGING) from error
-        finally:
-            with contextlib.suppress(OSError):
-                file.close()
-            with contextlib.suppress(OSError):
-                self._files.unlink(path)
-
-    async def keep(self, tile: Tile, incoming: Path) -> tuple[str, int]:
-        """Sync an incoming file and give it its staged name."""
-
-        def work() -> tuple[str, int]:
-            with self._files.open(incoming, "rb") as file:
-                self._files.sync(file)
-            digest = self._files.digest_of(incoming)
-            self._files.rename(incoming, self.staged(tile))
-            self._files.sync_folder(self._staging)
-            return digest
-
-        return await self._run(Gate.STAGING, self._staging, work)
-
-    async def is_staged(self, tile: Tile) -> bool:
-        """Whether the staged file is what was fetched."""
-
-        def work() -> bool:
-            try:
-                return self._files.digest_of(self.staged(tile)) == (tile.result_sha256, tile.result_bytes)
-            except OSError as error:
-                if error.errno in LOST:
-                    return False
-                raise
-
-        return await self._run(Gate.STAGING, self._staging, work)
-
-    async def remove(self, path: Path) -> None:
-        """Remove a file of ours from staging."""
-
-        def work() -> None:
-            with contextlib.suppress(FileNotFoundError):
-                self._files.unlink(path)
-
-        await self._run(Gate.STAGING, self._staging, work)
 
     async def recall(self, path: Path, sha256: str, target: Path) -> bool:
         """Copy an earlier result into staging; False where it is not there any more, or not what it was."""

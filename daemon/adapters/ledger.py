@@ -19,22 +19,21 @@ from daemon.adapters.records import (
     PICTURE_SQL,
     TILE_FROM,
     counts_of,
-    finish,
     identity_of,
     insert_job,
     picture_from,
-    record,
     set_phases,
     tile_from,
+    tile_of,
     tiles_of,
-    update,
-    update_content,
     upsert_picture,
+    whole_of,
 )
+from daemon.adapters.steps import finish, record, record_all, retry, update
 from daemon.ports import Clock
 from daemon.rules.admission import Decision, decide, rank
-from daemon.rules.job import Bill, Look, Settled, Tile
-from daemon.rules.lifecycle import MILESTONES, Event, Failed, Held, Retried, State
+from daemon.rules.job import Bill, Look, Settled, Tile, Whole
+from daemon.rules.lifecycle import MILESTONES, Event, Failed, Held, State
 from daemon.rules.reactions import PAUSE_SECONDS_MAX
 
 T = TypeVar("T")
@@ -42,6 +41,10 @@ T = TypeVar("T")
 DUE_TILES = (
     f"{TILE_FROM} WHERE t.state = ? AND t.folder = ? "
     "AND (t.due_at <= ? OR (t.due_at > ? AND t.state != 'held')) ORDER BY t.rank LIMIT ?"
+)
+COUNT_JOBS = (
+    "SELECT count(DISTINCT t.job) FROM tile t WHERE t.state IN ({}) AND (t.state IN ('failed', 'held') OR NOT EXISTS "
+    "(SELECT 1 FROM tile o WHERE o.job = t.job AND o.state IN ('failed', 'held')))"
 )
 LOOKED_THROUGH = 256  # so many of each folder, where small ones are looked for among large ones
 
@@ -114,18 +117,17 @@ class SqliteLedger:
             known = picture_from(row) if row else None
             job_id = file.recipe.job_id(file.content.sha256)
             tiles = tiles_of(db, job_id)
-            decision = decide(known, job_id, tiles[0].state if tiles else None, source_stays)
+            decision = decide(known, job_id, Whole(tuple(tiles)).state if tiles else None, source_stays)
             if decision is Decision.NEW:
-                tiles = [insert_job(db, job_id, file, order, at)]
+                tiles = insert_job(db, job_id, file, order, at)
                 if held is not None and file.failure is None:
-                    tiles = [record(db, tiles[0], held, at)]
+                    record_all(db, [(tile, held) for tile in tiles], at)
             elif decision is Decision.RETRY and file.failure is None:
-                tiles = [record(db, tile, Retried(), at) for tile in tiles]
-                update_content(db, job_id, file.content)
+                retry(db, tiles, file, order, at)
             upsert_picture(db, known, job_id, file, decision)
             if file.failure is not None and tiles[0].state is State.ADMITTED:
-                failure = file.failure
-                record(db, tiles[0], Failed(failure.said, failure.remedy, failure.blame.value), at)
+                failed = Failed(file.failure.said, file.failure.remedy, file.failure.blame.value)
+                record_all(db, [(tile, failed) for tile in tiles if tile.state is State.ADMITTED], at)
             set_phases(db, job_id)
             if known is not None and known.job != job_id:
                 finish(db, known.job, at)  # Nobody may wait for the replaced content's result any more.
@@ -134,7 +136,10 @@ class SqliteLedger:
         return await self._database.write(work)
 
     async def record(self, tile: Tile, event: Event, at: float, *, wait: float = 0.0, bill: Bill | None = None) -> Tile:
-        """The tile after the event. wait: seconds before its next step. bill: of the prediction that just ended."""
+        """The tile after the event. wait: seconds before its next step. bill: of the prediction that just ended.
+
+        One that was stopped meanwhile with another tile of its picture is returned as it is, and nothing is recorded.
+        """
         return await self._database.write(lambda db: record(db, tile, event, at, wait, bill))
 
     async def postpone(self, tile: Tile, due_at: float, *, attempts: int = 0, wrongs: int = 0) -> Tile:
@@ -142,8 +147,7 @@ class SqliteLedger:
         new = dataclasses.replace(tile, due_at=due_at, attempts=tile.attempts + attempts, wrongs=tile.wrongs + wrongs)
 
         def work(db: sqlite3.Connection) -> Tile:
-            update(db, tile, new)
-            return new
+            return new if update(db, tile, new) else tile_of(db, tile.key)
 
         return await self._database.write(work)
 
@@ -163,11 +167,11 @@ class SqliteLedger:
 
     async def tile(self, key: tuple[str, int]) -> Tile:
         """A tile as it is now."""
+        return await self._database.read(lambda db: tile_of(db, key))
 
-        def work(db: sqlite3.Connection) -> Tile:
-            return tile_from(db.execute(f"{TILE_FROM} WHERE t.job = ? AND t.number = ?", key).fetchone())
-
-        return await self._database.read(work)
+    async def whole(self, job: str) -> Whole:
+        """A job as it is now."""
+        return await self._database.read(lambda db: whole_of(db, job))
 
     async def due(
         self,
@@ -212,7 +216,7 @@ class SqliteLedger:
         return await self._database.read(work)
 
     async def counts(self) -> dict[State, int]:
-        """How many tiles are in each state."""
+        """How many tiles are in each state; of those that ended or stopped, how many jobs."""
         return await self._database.read(counts_of)
 
     async def count(self, *states: State) -> int:
@@ -232,6 +236,11 @@ class SqliteLedger:
             return int(db.execute(sql, (state, json.dumps(list(folders)))).fetchone()[0])
 
         return await self._database.read(work)
+
+    async def count_jobs(self, *states: State) -> int:
+        """How many jobs have a tile in one of these states; one that has stopped is in no state that moves."""
+        sql = COUNT_JOBS.format(", ".join("?" * len(states)))
+        return await self._database.read(lambda db: int(db.execute(sql, states).fetchone()[0]))
 
     async def jobs_in(self, *states: State) -> set[str]:
         """The jobs that have a tile in one of these states."""

@@ -10,10 +10,11 @@ import sqlite3
 from collections.abc import Collection
 
 from daemon.adapters.database import Database
-from daemon.adapters.records import PICTURE_SQL, finish, picture_from, tiles_of, write_history
+from daemon.adapters.records import PICTURE_SQL, picture_from, whole_of, write_history
+from daemon.adapters.steps import finish
 from daemon.rules import budget
 from daemon.rules.budget import Spending
-from daemon.rules.job import Bill, Phase, Picture, Tile
+from daemon.rules.job import Bill, Phase, Picture, Tile, Whole
 from daemon.rules.lifecycle import NEVER
 from daemon.rules.recipe import RESULT_BYTES_PER_PIXEL
 from daemon.rules.sidecar import ResultFacts
@@ -25,7 +26,8 @@ DUE_PICTURES = f"""
 """
 UNWANTED_ASSETS = """
     SELECT a.ref FROM asset a LEFT JOIN tile t ON t.job = a.job AND t.number = a.number
-    WHERE t.job IS NULL OR t.asset_ref IS NOT a.ref OR t.state NOT IN ('uploaded', 'submitting', 'submitted')
+    WHERE (t.job IS NULL OR t.asset_ref IS NOT a.ref OR t.state NOT IN ('uploaded', 'submitting', 'submitted'))
+    AND NOT (a.ref LIKE 'key:%' AND (a.job || '/' || a.number) IN (SELECT value FROM json_each(?)))
     LIMIT ?
 """
 # A picture that was replaced, or whose job is tried again, went on without us.
@@ -46,10 +48,11 @@ PREDICTIONS = """
     )
 """
 PROMISED = """
-    SELECT total(j.width * j.height * j.scale * j.scale) FROM tile t JOIN job j ON j.id = t.job
+    SELECT total(t.width * t.height * j.scale * j.scale) FROM tile t JOIN job j ON j.id = t.job
     WHERE t.state IN (SELECT value FROM json_each(?)) AND (? OR t.folder = ?)
-    AND t.job NOT IN (SELECT value FROM json_each(?))
+    AND (t.job || '/' || t.number) NOT IN (SELECT value FROM json_each(?))
 """
+BILLS = "SELECT number, cost_usd, predict_seconds FROM bill WHERE job = ? ORDER BY billed_at"
 SUBMITS = """
     SELECT h.at, (SELECT min(a.at) FROM history a WHERE a.job = h.job AND a.number = h.number AND a.id > h.id
                   AND a.name IN ('submitted', 'found', 'refused', 'failed'))
@@ -63,22 +66,22 @@ class Deliveries:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def due(self, folders: Collection[int], limit: int, besides: Collection[int]) -> list[tuple[Picture, Tile]]:
-        """Pictures of these folders whose job has an end, with the job's first tile; oldest first."""
+    async def due(self, folders: Collection[int], limit: int, besides: Collection[int]) -> list[tuple[Picture, Whole]]:
+        """Pictures of these folders whose job has an end, with the job; oldest first."""
 
-        def work(db: sqlite3.Connection) -> list[tuple[Picture, Tile]]:
+        def work(db: sqlite3.Connection) -> list[tuple[Picture, Whole]]:
             rows = db.execute(DUE_PICTURES, (json.dumps(list(folders)), limit + len(besides))).fetchall()
             pictures = [picture for picture in map(picture_from, rows) if picture.id not in besides][:limit]
-            return [(picture, tiles_of(db, picture.job)[0]) for picture in pictures]
+            return [(picture, whole_of(db, picture.job)) for picture in pictures]
 
         return await self._database.read(work)
 
-    async def still_due(self, picture: Picture) -> Tile | None:
-        """The tile as it is now, where the picture still waits for its end; None where it went on without us."""
+    async def still_due(self, picture: Picture) -> Whole | None:
+        """The job as it is now, where the picture still waits for its end; None where it went on without us."""
 
-        def work(db: sqlite3.Connection) -> Tile | None:
+        def work(db: sqlite3.Connection) -> Whole | None:
             due = db.execute(f"SELECT 1 FROM picture {STILL_DUE}", (picture.id, picture.job)).fetchone()
-            return tiles_of(db, picture.job)[0] if due else None
+            return whole_of(db, picture.job) if due else None
 
         return await self._database.read(work)
 
@@ -136,7 +139,7 @@ class Deliveries:
         return await self._database.write(work)
 
     async def delivered(
-        self, picture: Picture, tile: Tile, result: ResultFacts, at: float, *, reused: bool, taken: bool = False
+        self, picture: Picture, whole: Whole, result: ResultFacts, at: float, *, reused: bool, taken: bool = False
     ) -> bool:
         """Result and sidecar are in the outbox. Returns whether that was the last that the job waited for.
 
@@ -152,19 +155,20 @@ class Deliveries:
             db.execute(f"UPDATE picture SET phase = ? {STILL_DUE}", (Phase.DELIVERED, picture.id, picture.job))
             if taken:
                 db.execute(TAKEN, (picture.id, picture.job))
-            write_history(db, at, tile, "delivered", {"reused": reused, "bytes": result.bytes}, picture.id)
-            return finish(db, tile.job.id, at)
+            facts = {"reused": reused, "bytes": result.bytes}
+            write_history(db, at, whole.tiles[0], "delivered", facts, picture.id)
+            return finish(db, whole.job.id, at)
 
         return await self._database.write(work)
 
-    async def reported(self, picture: Picture, tile: Tile, at: float, *, taken: bool = False) -> None:
+    async def reported(self, picture: Picture, whole: Whole, at: float, *, taken: bool = False) -> None:
         """The report of a failed picture is in the outbox."""
 
         def work(db: sqlite3.Connection) -> None:
             db.execute(f"UPDATE picture SET phase = ? {STILL_DUE}", (Phase.FAILED, picture.id, picture.job))
             if taken:
                 db.execute(TAKEN, (picture.id, picture.job))
-            write_history(db, at, tile, "reported", {}, picture.id)
+            write_history(db, at, whole.standing, "reported", {}, picture.id)
 
         await self._database.write(work)
 
@@ -172,13 +176,19 @@ class Deliveries:
         """Where nobody waits for a fetched result any more, its job is done. Returns whether it is."""
         return await self._database.write(lambda db: finish(db, job, at))
 
-    async def times(self, job: str) -> dict[str, float]:
-        """When each milestone of a job was last passed, by the event's name."""
+    async def times(self, job: str, number: int | None = None) -> dict[str, float]:
+        """When each milestone of a job was passed by its last tile, or by one tile, for the last time; by the event's
+        name."""
+        sql = "SELECT name, max(at) FROM history WHERE job = ?1 AND (?2 IS NULL OR number = ?2) GROUP BY name"
 
         def work(db: sqlite3.Connection) -> dict[str, float]:
-            return dict(db.execute("SELECT name, max(at) FROM history WHERE job = ? GROUP BY name", (job,)).fetchall())
+            return dict(db.execute(sql, (job, number)).fetchall())
 
         return await self._database.read(work)
+
+
+def _as_names(tiles: Collection[tuple[str, int]]) -> str:
+    return json.dumps([f"{job}/{number}" for job, number in tiles])
 
 
 class Books:
@@ -187,18 +197,20 @@ class Books:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def bill(self, job: str) -> Bill:
-        """What a job cost so far."""
+    async def bills(self, job: str) -> dict[int, Bill]:
+        """What a job cost so far, by tile: of all its runs, and the seconds of the last one."""
 
-        def work(db: sqlite3.Connection) -> Bill:
-            row = db.execute(
-                "SELECT total(cost_usd), (SELECT predict_seconds FROM bill WHERE job = ?1 ORDER BY billed_at DESC) "
-                "FROM bill WHERE job = ?1",
-                (job,),
-            ).fetchone()
-            return Bill(*row)
+        def work(db: sqlite3.Connection) -> dict[int, Bill]:
+            bills: dict[int, Bill] = {}
+            for number, cost, seconds in db.execute(BILLS, (job,)):
+                bills[number] = Bill(bills.get(number, Bill()).cost_usd + cost, seconds)
+            return bills
 
         return await self._database.read(work)
+
+    async def bill(self, job: str) -> Bill:
+        """What a job cost so far, all its tiles together."""
+        return Bill.summed((await self.bills(job)).values())
 
     async def spending(self, now: float) -> Spending:
         """What was billed in this day and month, and what is in flight, as of one moment."""
@@ -230,12 +242,12 @@ class Books:
 
         await self._database.write(work)
 
-    async def promised(self, folder: int | None = None, besides: Collection[str] = ()) -> int:
+    async def promised(self, folder: int | None = None, besides: Collection[tuple[str, int]] = ()) -> int:
         """Bytes, estimated, of the results that are on their way to staging, or to a folder's outbox.
 
-        besides: jobs that are counted elsewhere.
+        besides: tiles that are counted elsewhere.
         """
-        others = json.dumps(list(besides))
+        others = _as_names(besides)
 
         def work(db: sqlite3.Connection) -> int:
             staged = folder is None
@@ -271,11 +283,11 @@ class Books:
         sql = "INSERT OR REPLACE INTO meta VALUES (?, ?)"
         await self._database.write(lambda db: db.execute(sql, (f"pace/{name}", value)))
 
-    async def unwanted_assets(self, limit: int) -> list[str]:
-        """Uploaded objects that no prediction will read any more."""
+    async def unwanted_assets(self, limit: int, besides: Collection[tuple[str, int]] = ()) -> list[str]:
+        """Uploaded objects that no prediction will read any more. besides: tiles that an upload may be under way of."""
 
         def work(db: sqlite3.Connection) -> list[str]:
-            return [row[0] for row in db.execute(UNWANTED_ASSETS, (limit,))]
+            return [row[0] for row in db.execute(UNWANTED_ASSETS, (_as_names(besides), limit))]
 
         return await self._database.read(work)
 

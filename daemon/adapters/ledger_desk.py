@@ -5,6 +5,7 @@ The running daemon calls these in its ledger thread; without one the commands ca
 (read-only for seeing). Values are plain JSON. No URL of an asset or a result is ever shown.
 """
 
+import dataclasses
 import os
 import sqlite3
 from collections.abc import Iterable
@@ -14,13 +15,14 @@ from typing import Any
 from daemon.adapters.records import (
     FAILED_HERE,
     PICTURE_SQL,
+    count_stopped,
     counts_of,
     picture_from,
-    record,
-    set_phases,
     tiles_of,
+    whole_of,
     write_history,
 )
+from daemon.adapters.steps import record_all
 from daemon.rules import budget, names, reactions
 from daemon.rules.job import Picture, Tile
 from daemon.rules.lifecycle import NEVER, Released, State
@@ -54,22 +56,19 @@ def summary(db: sqlite3.Connection, now: float) -> dict[str, Any]:
         },
         "held": held,
         "failed": failed,
-        "more": {"held": _count(db, State.HELD) - len(held), "failed": _count(db, State.FAILED) - len(failed)},
+        "more": {
+            "held": count_stopped(db, State.HELD) - len(held),
+            "failed": count_stopped(db, State.FAILED) - len(failed),
+        },
     }
 
 
-def _where(state: State) -> str:
-    return FAILED_HERE if state is State.FAILED else f"t.state = '{state.value}'"
-
-
-def _count(db: sqlite3.Connection, state: State) -> int:
-    return int(db.execute(f"SELECT count(*) FROM tile t WHERE {_where(state)}").fetchone()[0])
-
-
 def _listed(db: sqlite3.Connection, state: State) -> list[dict[str, Any]]:
+    where = FAILED_HERE if state is State.FAILED else f"t.state = '{state.value}'"
+    # One line a picture: of its tiles the first that stopped, whose reason is why the others did.
     rows = db.execute(
-        "SELECT t.job, j.path, t.reason, t.remedy, t.since, t.due_at FROM tile t JOIN job j ON j.id = t.job "
-        f"WHERE {_where(state)} ORDER BY t.since DESC LIMIT ?",
+        "SELECT t.job, j.path, t.reason, t.remedy, min(t.since), t.due_at FROM tile t JOIN job j ON j.id = t.job "
+        f"WHERE {where} GROUP BY t.job ORDER BY min(t.since) DESC LIMIT ?",
         (LISTED_MAX,),
     )
     return [
@@ -105,9 +104,11 @@ def find_jobs(db: sqlite3.Connection, what: str) -> list[str]:
 
 def show(db: sqlite3.Connection, job: str) -> dict[str, Any]:
     """All about a job: where it stands, its pictures, its bill, its history."""
-    tile = tiles_of(db, job)[0]
+    whole = whole_of(db, job)
+    tile = whole.standing
     inboxes = dict(db.execute("SELECT id, inbox FROM folder").fetchall())
-    history = db.execute("SELECT at, name, detail FROM history WHERE job = ? ORDER BY id", (job,))
+    history = db.execute("SELECT at, name, detail, number FROM history WHERE job = ? ORDER BY id", (job,))
+    is_cut = len(whole.tiles) > 1
     cost = db.execute("SELECT total(cost_usd) FROM bill WHERE job = ?", (job,)).fetchone()[0]
     content = tile.job.content
     return {
@@ -119,14 +120,34 @@ def show(db: sqlite3.Connection, job: str) -> dict[str, Any]:
         "remedy": tile.remedy,
         "recipe": tile.job.recipe.as_json(),
         "content": {"sha256": content.sha256, "bytes": content.bytes, "width": content.width, "height": content.height},
+        "prediction": None if is_cut else tile.prediction,
+        "attempts": tile.attempts,
+        "submits": whole.submits,
+        "cost_usd": round(cost, 9),
+        **({"tiles": [_tile(each) for each in whole.tiles]} if is_cut else {}),
+        "pictures": [_picture(picture, inboxes) for picture in _pictures(db, job)],
+        "history": [
+            {
+                "at": timestamp(at),
+                "event": name,
+                **({"tile": number} if is_cut else {}),
+                **({"detail": text} if text else {}),
+            }
+            for at, name, text, number in history
+        ],
+    }
+
+
+def _tile(tile: Tile) -> dict[str, Any]:
+    """One of several, in short; left, top, width and height in pixels of the source."""
+    return {
+        "tile": tile.number,
+        **dataclasses.asdict(tile.rect),
+        "state": tile.state.value,
+        "since": timestamp(tile.since),
         "prediction": tile.prediction,
         "attempts": tile.attempts,
         "submits": tile.submits,
-        "cost_usd": round(cost, 9),
-        "pictures": [_picture(picture, inboxes) for picture in _pictures(db, job)],
-        "history": [
-            {"at": timestamp(at), "event": name, **({"detail": text} if text else {})} for at, name, text in history
-        ],
     }
 
 
@@ -146,7 +167,8 @@ def ends_since(db: sqlite3.Connection, at: float) -> tuple[int, list[tuple[bytes
     """How many pictures were delivered since then, and which failed and why."""
     done = db.execute("SELECT count(*) FROM history WHERE name = 'delivered' AND at >= ?", (at,)).fetchone()[0]
     failed = db.execute(
-        "SELECT p.path, t.reason FROM history h JOIN picture p ON p.id = h.picture JOIN tile t ON t.job = h.job "
+        "SELECT p.path, coalesce(t.reason, '') FROM history h JOIN picture p ON p.id = h.picture "
+        "LEFT JOIN tile t ON t.job = h.job AND t.number = h.number "
         "WHERE h.name = 'reported' AND h.at >= ? GROUP BY p.id",
         (at,),
     )
@@ -175,8 +197,8 @@ def held_jobs(db: sqlite3.Connection) -> list[str]:
 def held_reasons(db: sqlite3.Connection) -> list[tuple[int, str, str]]:
     """Why pictures are held: how many for a reason, the reason, the remedy; the most frequent first."""
     rows = db.execute(
-        "SELECT count(*), reason, remedy FROM tile WHERE state = 'held' GROUP BY reason, remedy "
-        "ORDER BY count(*) DESC, reason LIMIT ?",
+        "SELECT count(DISTINCT job), reason, remedy FROM tile WHERE state = 'held' GROUP BY reason, remedy "
+        "ORDER BY count(DISTINCT job) DESC, reason LIMIT ?",
         (LISTED_MAX,),
     )
     return rows.fetchall()
@@ -186,14 +208,13 @@ def retry(db: sqlite3.Connection, jobs: Iterable[str], now: float) -> list[Pictu
     """Let failed jobs be admitted anew, with a full allowance of paid runs. Returns the pictures to look at again."""
     again: list[Picture] = []
     for job in jobs:
-        for tile in tiles_of(db, job):
-            if tile.state is State.FAILED:
-                db.execute(
-                    "UPDATE tile SET submits_granted = submits WHERE job = ? AND number = ?", (tile.job.id, tile.number)
-                )
-                write_history(db, now, tile, "retry_asked", {})
-                again += _pictures(db, job)
-                db.execute("UPDATE picture SET phase = 'gone' WHERE job = ? AND phase IN ('failed', 'due')", (job,))
+        failed = [tile for tile in tiles_of(db, job) if tile.state is State.FAILED]
+        for tile in failed:
+            db.execute("UPDATE tile SET submits_granted = submits WHERE job = ? AND number = ?", tile.key)
+            write_history(db, now, tile, "retry_asked", {})
+        if failed:
+            again += _pictures(db, job)
+            db.execute("UPDATE picture SET phase = 'gone' WHERE job = ? AND phase IN ('failed', 'due')", (job,))
     return again
 
 
@@ -207,11 +228,11 @@ def release(db: sqlite3.Connection, jobs: Iterable[str], now: float, submits_max
     """Let held jobs go on. Returns those that were held."""
     released = []
     for job in jobs:
-        for tile in tiles_of(db, job):
-            if tile.state is State.HELD:
-                record(db, tile, Released(submits_granted=_missing(tile, submits_max), by_person=True), now)
-                released.append(job)
-        set_phases(db, job)
+        held = [tile for tile in tiles_of(db, job) if tile.state is State.HELD]
+        if held:
+            grants = [Released(submits_granted=_missing(tile, submits_max), by_person=True) for tile in held]
+            record_all(db, zip(held, grants, strict=True), now)
+            released.append(job)
     return released
 
 

@@ -9,15 +9,17 @@ import asyncio
 import hashlib
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 from daemon.ports import Aside, Reading
-from daemon.rules.faults import Blame, Fault, Gate, NotAPicture
+from daemon.rules.faults import Blame, Fault, Gate, NotAPicture, Outlook
 from daemon.rules.job import Content
 from daemon.rules.settling import Sign
+from daemon.rules.tiles import Rect
+from daemon.rules.traits import Finish, Piece, Prepared
 
 if TYPE_CHECKING:
     import pyvips
@@ -139,6 +141,16 @@ class VipsPictures:
             raise Fault(
                 f"The result could not be written as {format_} ({_first_line(error)}).", blame=Blame.HOUSE
             ) from None
+
+    async def prepare(self, source: Path, piece: Piece, payload: Path, keepsake: Path | None) -> Prepared:
+        """Cut a piece out of a source."""
+        raise Fault("This version cannot cut pictures yet.", blame=Blame.PICTURE, outlook=Outlook.LASTING)
+
+    async def finish(
+        self, parts: Sequence[tuple[Path, Rect]], keepsake: Path | None, finish: Finish, target: Path
+    ) -> tuple[bool, list[str]]:
+        """Join the results of several tiles."""
+        raise Fault("This version cannot join results yet.", blame=Blame.HOUSE)
 
 
 def _tail(path: Path) -> bytes:

@@ -1,40 +1,57 @@
 """
 Records: the ledger's tables as functions on a connection, each to be called inside a transaction.
 
-What belongs together is written together here: a tile's state, its pictures' phases, its bill, its line in the history.
-A transition from a state that the tile has left meanwhile raises AssertionError: a defect, and nothing changes.
+Rows become plain values here and are written from them; how tiles move, with all that hangs on it, is in `steps.py`.
 """
 
 import dataclasses
+import functools
 import json
 import sqlite3
 from typing import Any
 
-from daemon.rules import lifecycle
 from daemon.rules.admission import Decision, rank
-from daemon.rules.job import Bill, Content, Job, Look, Phase, Picture, Settled, Tile
-from daemon.rules.lifecycle import Event, Failed, State, Uploaded, Withdrawn, Written
-from daemon.rules.names import KEY, asset_key
+from daemon.rules.job import Content, Job, Look, Phase, Picture, Settled, Tile, Whole
+from daemon.rules.lifecycle import STOPPED, State
 from daemon.rules.recipe import Recipe
+from daemon.rules.tiles import Rect
+from daemon.rules.traits import Traits
 
-TILE_COLUMNS = tuple(field.name for field in dataclasses.fields(Tile) if field.name not in ("job", "number"))
-JOB_COLUMNS = ("folder", "path", "sha256", "bytes", "width", "height", "format", "model", "scale", "face_enhance")
+TILE_COLUMNS = tuple(field.name for field in dataclasses.fields(Tile) if field.name not in ("job", "number", "rect"))
+RECT_COLUMNS = ('"left"', "top", "width", "height")
+JOB_COLUMNS = (
+    *("folder", "path", "sha256", "bytes", "width", "height", "format"),
+    *("model", "scale", "face_enhance", "traits", "note"),
+)
 PICTURE_SQL = (
     "p.id, p.folder, p.path, p.size, p.mtime_ns, p.inode, p.job, p.phase, p.detected_at, "
     "p.outbox, p.result_path, p.result_sha256"
 )
-TILE_SQL = ", ".join(["t.job", "t.number", *(f"t.{c}" for c in TILE_COLUMNS), *(f"j.{c}" for c in JOB_COLUMNS)])
+TILE_SQL = ", ".join(
+    ["t.job", "t.number", *(f"t.{c}" for c in (*TILE_COLUMNS, *RECT_COLUMNS)), *(f"j.{c}" for c in JOB_COLUMNS)]
+)
 TILE_FROM = f"SELECT {TILE_SQL} FROM tile t JOIN job j ON j.id = t.job"
-QUIET_FIELDS = {"api", "asset_url", "output_url", "asset_ref", "asset_expires_at", "intent_at", "due_at"}
 
 
 def tile_from(row: tuple[Any, ...]) -> Tile:
     """A tile from a row of TILE_FROM."""
-    folder, path, sha256, bytes_, width, height, format_, model, scale, face = row[-len(JOB_COLUMNS) :]
-    job = Job(row[0], folder, path, Content(sha256, bytes_, width, height, format_), Recipe(model, scale, bool(face)))
-    values = dict(zip(TILE_COLUMNS, row[2 : -len(JOB_COLUMNS)], strict=True))
+    folder, path, sha256, bytes_, width, height, format_, model, scale, face, traits, note = row[-len(JOB_COLUMNS) :]
+    content, recipe = Content(sha256, bytes_, width, height, format_), Recipe(model, scale, bool(face))
+    job = Job(row[0], folder, path, content, recipe, _traits_from(traits), note)
+    *rest, left, top, width, height = row[2 : -len(JOB_COLUMNS)]
+    values = dict(zip(TILE_COLUMNS, rest, strict=True))
     values |= {"state": State(values["state"]), "released": bool(values["released"])}
-    return Tile(job=job, number=row[1], **values)
+    return Tile(job=job, number=row[1], rect=Rect(left, top, width, height), **values)
+
+
+@functools.lru_cache(1024)
+def _traits_from(text: str) -> Traits:
+    return Traits(**json.loads(text))
+
+
+def traits_text(traits: Traits) -> str:
+    """As the ledger keeps them."""
+    return json.dumps(dataclasses.asdict(traits))
 
 
 def picture_from(row: tuple[Any, ...]) -> Picture:
@@ -48,11 +65,12 @@ FAILED_HERE = (
     "t.state = 'failed' AND EXISTS "
     "(SELECT 1 FROM picture p WHERE p.job = t.job AND p.phase IN ('waiting', 'due', 'failed'))"
 )
-# The day of a bill is the day when it was first heard of.
-BILL = (
-    "INSERT INTO bill VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (prediction) DO UPDATE "
-    "SET cost_usd = excluded.cost_usd, predict_seconds = excluded.predict_seconds"
-)
+
+
+FETCHED_IN_VAIN = """
+    SELECT count(*) FROM tile t WHERE t.state = 'fetched'
+    AND EXISTS (SELECT 1 FROM tile o WHERE o.job = t.job AND o.state = 'failed')
+"""
 
 
 def identity_of(db: sqlite3.Connection) -> str:
@@ -65,8 +83,18 @@ def tiles_of(db: sqlite3.Connection, job: str) -> list[Tile]:
     return [tile_from(row) for row in db.execute(f"{TILE_FROM} WHERE t.job = ? ORDER BY t.number", (job,))]
 
 
-def insert_job(db: sqlite3.Connection, job_id: str, file: Settled, order: str, at: float) -> Tile:
-    """A job with its one tile, admitted."""
+def whole_of(db: sqlite3.Connection, job: str) -> Whole:
+    """A job that is known, with all its tiles."""
+    return Whole(tuple(tiles_of(db, job)))
+
+
+def tile_of(db: sqlite3.Connection, key: tuple[str, int]) -> Tile:
+    """A tile as it is now."""
+    return tile_from(db.execute(f"{TILE_FROM} WHERE t.job = ? AND t.number = ?", key).fetchone())
+
+
+def insert_job(db: sqlite3.Connection, job_id: str, file: Settled, order: str, at: float) -> list[Tile]:
+    """A job with its tiles, admitted."""
     content, recipe = file.content, file.recipe
     values = (
         job_id,
@@ -76,15 +104,24 @@ def insert_job(db: sqlite3.Connection, job_id: str, file: Settled, order: str, a
         recipe.model,
         recipe.scale,
         recipe.face_enhance,
+        traits_text(file.traits),
+        file.note,
     )
-    db.execute("INSERT INTO job VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
-    tile = Tile(Job(job_id, file.folder, file.path, content, recipe), 0, State.ADMITTED, due_at=at, since=at)
-    columns = {"job": job_id, "number": 0, "folder": file.folder, "rank": rank(order, file.path, file.look)}
-    columns |= {column: getattr(tile, column) for column in TILE_COLUMNS}
-    marks = ", ".join("?" * len(columns))
-    db.execute(f"INSERT INTO tile ({', '.join(columns)}) VALUES ({marks})", tuple(columns.values()))
-    write_history(db, at, tile, State.ADMITTED.value, {})
-    return tile
+    db.execute(f"INSERT INTO job VALUES ({', '.join('?' * len(values))})", values)
+    job = Job(job_id, file.folder, file.path, content, recipe, file.traits, file.note)
+    tiles = [Tile(job, n, State.ADMITTED, due_at=at, since=at, rect=rect) for n, rect in enumerate(file.rects)]
+    insert_tiles(db, tiles, rank(order, file.path, file.look), State.ADMITTED.value)
+    return tiles
+
+
+def insert_tiles(db: sqlite3.Connection, tiles: list[Tile], rank_: int | bytes, name: str) -> None:
+    """Tiles of a job, as they are. name: what the history calls it."""
+    names = ("job", "number", "folder", "rank", *TILE_COLUMNS, *RECT_COLUMNS)
+    for tile in tiles:
+        columns = (*tile.key, tile.job.folder, rank_, *(getattr(tile, column) for column in TILE_COLUMNS))
+        columns += dataclasses.astuple(tile.rect)
+        db.execute(f"INSERT INTO tile ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})", columns)
+        write_history(db, tile.since, tile, name, {})
 
 
 def upsert_picture(db: sqlite3.Connection, known: Picture | None, job: str, file: Settled, decision: Decision) -> None:
@@ -108,42 +145,9 @@ def upsert_picture(db: sqlite3.Connection, known: Picture | None, job: str, file
         db.execute("UPDATE picture SET phase = 'waiting' WHERE job = ? AND phase = 'failed'", (job,))
 
 
-def record(
-    db: sqlite3.Connection, tile: Tile, event: Event, at: float, wait: float = 0.0, bill: Bill | None = None
-) -> Tile:
-    """Advance a tile, with all that hangs on it."""
-    new = lifecycle.advance(tile, event, at)
-    if wait:
-        new = dataclasses.replace(new, due_at=at + wait)
-    update(db, tile, new)
-    if isinstance(event, Uploaded):
-        db.execute("INSERT OR REPLACE INTO asset VALUES (?, ?, ?, ?)", (event.asset_ref, *tile.key, at))
-    # Where it fails in the moment of its admission, no upload can have begun.
-    if isinstance(event, Failed | Withdrawn) and tile.state is State.ADMITTED and at != tile.since:
-        key = asset_key(identity_of(db), tile.job.id, tile.number, tile.uploads)
-        db.execute("INSERT OR REPLACE INTO asset VALUES (?, ?, ?, ?)", (KEY + key, *tile.key, at))
-    if isinstance(event, Withdrawn):
-        db.execute("UPDATE picture SET phase = 'gone' WHERE job = ? AND phase = 'waiting'", (tile.job.id,))
-    detail = {k: v for k, v in dataclasses.asdict(event).items() if k not in QUIET_FIELDS and v not in ("", None)}
-    if bill is not None and tile.prediction is not None:
-        db.execute(
-            BILL,
-            (tile.prediction, *tile.key, at, bill.cost_usd, bill.predict_seconds),
-        )
-        detail |= {"cost_usd": bill.cost_usd}
-    write_history(db, at, new, event.name, detail)
-    set_phases(db, tile.job.id)
-    return new
-
-
-def update(db: sqlite3.Connection, old: Tile, new: Tile) -> None:
-    """Replace a tile's columns; it must still be what it was."""
-    sets = ", ".join(f"{column} = ?" for column in TILE_COLUMNS)
-    done = db.execute(
-        f"UPDATE tile SET {sets} WHERE job = ? AND number = ? AND state = ? AND since = ?",
-        [*(getattr(new, column) for column in TILE_COLUMNS), *old.key, old.state, old.since],
-    )
-    assert done.rowcount == 1, f"tile {old.key} was no longer {old.state}"
+def write_asset(db: sqlite3.Connection, ref: str, tile: Tile, at: float) -> None:
+    """An uploaded object, or what may become one."""
+    db.execute("INSERT OR REPLACE INTO asset VALUES (?, ?, ?, ?)", (ref, *tile.key, at))
 
 
 def write_history(
@@ -165,27 +169,18 @@ def set_phases(db: sqlite3.Connection, job: str) -> None:
 
 
 def counts_of(db: sqlite3.Connection) -> dict[State, int]:
-    """How many tiles are in each state; of the failed, those that are still somebody's."""
-    counts = {State(state): count for state, count in db.execute("SELECT state, count(*) FROM tile GROUP BY state")}
-    if State.FAILED in counts:
-        counts[State.FAILED] = db.execute(f"SELECT count(*) FROM tile t WHERE {FAILED_HERE}").fetchone()[0]
+    """How many tiles are in each state. Of those that ended or stopped, how many jobs; of the failed, those that are
+    still somebody's. What is fetched of a job that failed waits for a retry, and is not on its way."""
+    rows = db.execute("SELECT state, count(*), sum(number = 0) FROM tile GROUP BY state")
+    counts = {State(state): jobs if state == State.DONE else tiles for state, tiles, jobs in rows}
+    for state in counts.keys() & set(STOPPED):
+        counts[state] = count_stopped(db, state)
+    if State.FETCHED in counts and State.FAILED in counts:
+        counts[State.FETCHED] -= db.execute(FETCHED_IN_VAIN).fetchone()[0]
     return counts
 
 
-def update_content(db: sqlite3.Connection, job: str, content: Content) -> None:
-    """What is known of a content now: a decoder may have learnt to read it."""
-    db.execute(
-        "UPDATE job SET width = ?, height = ?, format = ? WHERE id = ?",
-        (content.width, content.height, content.format, job),
-    )
-
-
-def finish(db: sqlite3.Connection, job: str, at: float) -> bool:
-    """Where nobody waits for a fetched result any more, its job is done. Returns whether it is."""
-    tiles = tiles_of(db, job)
-    waiting = db.execute("SELECT 1 FROM picture WHERE job = ? AND phase IN ('waiting', 'due')", (job,)).fetchone()
-    if waiting or any(tile.state is not State.FETCHED for tile in tiles):
-        return False
-    for tile in tiles:
-        record(db, tile, Written(), at)
-    return True
+def count_stopped(db: sqlite3.Connection, state: State) -> int:
+    """How many jobs failed and are somebody's, or are held."""
+    where = FAILED_HERE if state is State.FAILED else f"t.state = '{state.value}'"
+    return int(db.execute(f"SELECT count(DISTINCT t.job) FROM tile t WHERE {where}").fetchone()[0])

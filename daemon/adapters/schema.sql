@@ -1,4 +1,4 @@
--- The ledger, version 1. Times are seconds since 1970 in UTC; file names are bytes.
+-- The ledger, version 2. Times are seconds since 1970 in UTC; file names are bytes.
 
 CREATE TABLE meta (
     key   TEXT PRIMARY KEY,
@@ -22,10 +22,13 @@ CREATE TABLE job (
     format       TEXT NOT NULL,
     model        TEXT NOT NULL,
     scale        REAL NOT NULL,
-    face_enhance INTEGER NOT NULL
+    face_enhance INTEGER NOT NULL,
+    traits       TEXT NOT NULL DEFAULT '{}',
+    note         TEXT NOT NULL DEFAULT ''
 ) STRICT;
 
--- What travels. `rank` is what the folder's order sorts by: an integer, or a name's bytes.
+-- What travels: `width` x `height` pixels of the upright picture from `left` and `top` on. `rank` is what the folder's
+-- order sorts by: an integer, or a name's bytes.
 CREATE TABLE tile (
     job               TEXT NOT NULL REFERENCES job (id),
     number            INTEGER NOT NULL,
@@ -56,6 +59,11 @@ CREATE TABLE tile (
     reason            TEXT NOT NULL,
     remedy            TEXT NOT NULL,
     blame             TEXT NOT NULL,
+    "left"            INTEGER NOT NULL DEFAULT 0,
+    top               INTEGER NOT NULL DEFAULT 0,
+    width             INTEGER NOT NULL DEFAULT 0,
+    height            INTEGER NOT NULL DEFAULT 0,
+    likeness          TEXT NOT NULL DEFAULT '',
     PRIMARY KEY (job, number)
 ) STRICT, WITHOUT ROWID;
 

@@ -13,6 +13,7 @@ from daemon.rules.faults import Changed, Fault, NotAPicture, Vanished
 from daemon.rules.job import Settled
 from daemon.rules.recipe import Recipe
 from daemon.rules.settling import Candidate, Sign
+from daemon.rules.tiles import Rect
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,9 +32,14 @@ async def admit(
     clock: Clock,
     recipe: Recipe,
     pixels_max: int,
+    oversize: str,
+    overlap: int,
     give_up_seconds: float,
 ) -> Settled | Refused:
-    """Read the file whole and say what it is. Raises Changed and Vanished; every other fault is a Refused."""
+    """Read the file whole and say what it is. Raises Changed and Vanished; every other fault is a Refused.
+
+    oversize, overlap: as the folder's configuration has them.
+    """
     state = candidate.settling
     try:
         async with inbox.open(candidate.path, state.look) as source:
@@ -44,6 +50,7 @@ async def admit(
         return Refused(Sign.BUSY, fault.said)
     now = clock.monotonic()
     failure: NotAPicture | None = None
+    tiles: tuple[Rect, ...] = ()
     if reading.sign is Sign.HARD:
         if not settling.is_given_up(state, now, give_up_seconds):
             return Refused(Sign.HARD, reading.reason)
@@ -51,7 +58,8 @@ async def admit(
     elif reading.sign is Sign.SOFT and not state.softened:
         return Refused(Sign.SOFT, reading.reason)
     else:
-        failure = admission.refusal(reading.content, pixels_max)
+        found = admission.parts(reading.content, recipe.scale, pixels_max, oversize=oversize, overlap=overlap)
+        tiles, failure = ((), found) if isinstance(found, NotAPicture) else (found, None)
     return Settled(
         folder=candidate.folder,
         path=candidate.path,
@@ -60,4 +68,5 @@ async def admit(
         content=reading.content,
         recipe=recipe,
         failure=failure,
+        tiles=tiles,
     )

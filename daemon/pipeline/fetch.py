@@ -19,8 +19,7 @@ BYTES_SPARE = 1 << 20
 async def fetch(tile: Tile, predictor: Predictor, disk: Disk, pictures: Pictures) -> Fetched:
     """Download, check, keep."""
     assert tile.output_url is not None
-    content = tile.job.content
-    expected = tile.job.recipe.result_size(content.width, content.height)
+    expected = tile.job.recipe.result_size(tile.rect.width, tile.rect.height)
     pixels_max = (expected[0] + 1) * (expected[1] + 1)
     async with disk.incoming(tile) as (file, path):
         await predictor.download(tile.output_url, file, pixels_max * BYTES_PER_PIXEL_MAX + BYTES_SPARE)

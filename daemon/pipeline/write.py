@@ -2,14 +2,15 @@
 Write: result and sidecar into the outbox, or the report of a failure; then the source, as the folder says.
 
 The order is the promise: result, folder, sidecar, folder, and only then the source is touched and the ledger told. Each
-part may be repeated after a crash. Fails as HOUSE (disk full, outbox gone), ResultLost (a copy's result is nowhere),
-Unstaged (staging lost it).
+part may be repeated after a crash. The results of a picture that was cut are joined in staging first. Fails as HOUSE
+(disk full, outbox gone), ResultLost (a copy's result is nowhere), Unstaged (staging lost it, or a part of it).
 """
 
 import contextlib
 import itertools
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,9 +19,10 @@ from daemon.ports import Clock, Disk, Inbox, Pictures
 from daemon.ports_ledger import Deliveries, Ledger
 from daemon.rules import names, sidecar
 from daemon.rules.faults import Blame, Fault
-from daemon.rules.job import Picture, Tile
+from daemon.rules.job import Picture, Tile, Whole
 from daemon.rules.lifecycle import State
 from daemon.rules.sidecar import ResultFacts
+from daemon.rules.traits import Finish
 
 if TYPE_CHECKING:
     from daemon.config_model import FolderConfig
@@ -29,9 +31,10 @@ NAMES_MAX = 1000
 
 
 class Unstaged(Fault):
-    """The staged result is not what was fetched."""
+    """The staged results of these tiles are not what was fetched."""
 
-    def __init__(self) -> None:
+    def __init__(self, tiles: Sequence[Tile]) -> None:
+        self.tiles = tiles
         super().__init__("The staged result is gone or damaged; it is fetched again.", blame=Blame.HOUSE)
 
 
@@ -58,33 +61,33 @@ class Writer:
     def _deliveries(self) -> Deliveries:
         return self.ledger.deliveries
 
-    async def deliver(self, picture: Picture, tile: Tile, folder: "FolderConfig", inbox: Inbox) -> bool:
+    async def deliver(self, picture: Picture, whole: Whole, folder: "FolderConfig", inbox: Inbox) -> bool:
         """Write result and sidecar. Returns whether the job waits for nobody any more."""
         reused = await self._deliveries.is_reuse(picture)
-        format_, warnings = _format(tile, folder)
-        recalled, converted = (
-            self.disk.staged(tile).with_suffix(f".{picture.id}.{name}") for name in ("recalled", "converted")
+        format_, warnings = _format(whole, folder)
+        recalled, made = (
+            self.disk.staged(whole.tiles[0]).with_suffix(f".{picture.id}.{name}") for name in ("recalled", "made")
         )
-        source, source_format = await self._source(tile, format_, recalled)
+        source, source_format, more = await self._source(whole, format_, folder.quality, recalled, made)
         if format_ != source_format:
-            await self.pictures.convert(source, converted, format_, folder.quality)
-            source = converted
-        result = await self._place(picture, tile, folder, source, format_)
-        times = await self._deliveries.times(tile.job.id)
+            await self.pictures.convert(source, made, format_, folder.quality)
+            source = made
+        result = await self._place(picture, whole, folder, source, format_)
+        times = await self._deliveries.times(whole.job.id)
         # An id that was found in the history counts like one that was answered; both may be pruned.
         if answered := [times[name] for name in ("submitted", "found") if name in times]:
             times["submitted"] = max(answered)
         written = self.clock.wall()
         text = sidecar.sidecar(
             picture,
-            tile,
+            whole,
             inbox=bytes(folder.inbox),
             result=result,
-            bill=await self.ledger.books.bill(tile.job.id),
+            bills=await self.ledger.books.bills(whole.job.id),
             api=self.api,
             reused=reused,
             times=times | {"detected": picture.detected_at, "written": written},
-            warnings=[*self.warnings, *warnings],
+            warnings=[*self.warnings, *whole.job.note.splitlines(), *warnings, *more],
             version=self.version,
         )
         await self.disk.note(folder.outbox, names.sidecar_of(result.path), as_text(text))
@@ -95,38 +98,54 @@ class Writer:
         elif folder.after == "delete":
             await inbox.delete(picture.path, picture.look)
         finished = await self._deliveries.delivered(
-            picture, tile, result, written, reused=reused, taken=folder.after != "keep"
+            picture, whole, result, written, reused=reused, taken=folder.after != "keep"
         )
         # Delivered is delivered: what cannot be cleared away now is cleared away by the next start.
         with contextlib.suppress(Fault):
             await self.disk.remove(recalled)
-            await self.disk.remove(converted)
+            await self.disk.remove(made)
             if finished:
-                await self.disk.remove(self.disk.staged(tile))
+                await self.disk.clear(whole)
         return finished
 
-    async def _source(self, tile: Tile, format_: str, recalled: Path) -> tuple[Path, str]:
-        """Where the result's bytes are in staging, and their format; recalled from an earlier copy where need be."""
-        if await self.disk.is_staged(tile):
-            return self.disk.staged(tile), "PNG"
-        if tile.state is not State.DONE:
-            raise Unstaged
-        for copy in await self._deliveries.copies(tile.job.id):
+    async def _source(
+        self, whole: Whole, format_: str, quality: int, recalled: Path, joined: Path
+    ) -> tuple[Path, str, list[str]]:
+        """Where the result's bytes are in staging, their format, and what there is to say of them.
+
+        Recalled from an earlier copy where need be; where it came in several parts, joined.
+        """
+        lost = [tile for tile in whole.tiles if not await self.disk.is_staged(tile)]
+        if not lost and len(whole.tiles) == 1:
+            return self.disk.staged(whole.tiles[0]), "PNG", []
+        if not lost:
+            return joined, format_, await self._join(whole, format_, quality, joined)
+        if whole.state is not State.DONE:
+            raise Unstaged(lost)
+        for copy in await self._deliveries.copies(whole.job.id):
             if copy.outbox is None or copy.result_path is None or copy.result_sha256 is None:
                 continue
             copy_format = names.FORMATS[copy.result_path.rpartition(b".")[2]]
             path = Path(os.fsdecode(copy.outbox + b"/" + copy.result_path))
             if copy_format in (format_, "PNG") and await self.disk.recall(path, copy.result_sha256, recalled):
-                return recalled, copy_format
+                return recalled, copy_format, []
         raise ResultLost
 
+    async def _join(self, whole: Whole, format_: str, quality: int, target: Path) -> list[str]:
+        """Make one result of the parts; what there is to say of it."""
+        parts = [(self.disk.staged(tile), tile.rect) for tile in whole.tiles]
+        finish = Finish(whole.result_size, format_, quality, whole.job.traits)
+        written, warnings = await self.pictures.finish(parts, await self.disk.kept(whole.tiles[0]), finish, target)
+        assert written, "several parts are never right as they are"
+        return warnings
+
     async def _place(
-        self, picture: Picture, tile: Tile, folder: "FolderConfig", source: Path, format_: str
+        self, picture: Picture, whole: Whole, folder: "FolderConfig", source: Path, format_: str
     ) -> ResultFacts:
         """Find a name that is free or ours, and put the result there."""
         outbox = bytes(folder.outbox)
         suffix = names.RESULT_SUFFIXES[format_]
-        candidates = names.result_candidates(picture.path, folder.name, tile.job.recipe, suffix)
+        candidates = names.result_candidates(picture.path, folder.name, whole.job.recipe, suffix)
         for path in itertools.islice(candidates, NAMES_MAX):
             if await self.disk.is_foreign(folder.outbox, names.sidecar_of(path)):
                 continue
@@ -138,19 +157,17 @@ class Writer:
                 await self.disk.discard(folder.outbox, names.sidecar_of(path))
             placed = await self.disk.place(source, folder.outbox, path, ours)
             if placed is not None:
-                assert tile.result_width is not None
-                assert tile.result_height is not None
-                return ResultFacts(path, *placed, tile.result_width, tile.result_height, format_)
+                return ResultFacts(path, *placed, *whole.result_size, format_)
         raise no_free_name(folder.outbox, picture)
 
-    async def report(self, picture: Picture, tile: Tile, folder: "FolderConfig", inbox: Inbox) -> None:
+    async def report(self, picture: Picture, whole: Whole, folder: "FolderConfig", inbox: Inbox) -> None:
         """Write the report of a failed picture beside where its result would be, or beside the moved picture."""
         report = sidecar.error_report(
             picture,
-            tile,
+            whole,
             inbox=bytes(folder.inbox),
-            bill=await self.ledger.books.bill(tile.job.id),
-            failed_at=tile.since,
+            bill=await self.ledger.books.bill(whole.job.id),
+            failed_at=whole.standing.since,
             version=self.version,
         )
         place = report_place(folder)
@@ -158,7 +175,7 @@ class Writer:
         if folder.failed is not None and place == folder.failed:
             await inbox.archive(picture.path, picture.look, folder.failed)
         taken = place == folder.failed
-        await self._deliveries.reported(picture, tile, self.clock.wall(), taken=taken)
+        await self._deliveries.reported(picture, whole, self.clock.wall(), taken=taken)
 
     async def _report_name(self, picture: Picture, place: Path, folder: "FolderConfig") -> bytes:
         """The name of its report: its own, or one that is free.
@@ -178,12 +195,10 @@ class Writer:
         await self.disk.discard(place, await self._report_name(picture, place, folder))
 
 
-def _format(tile: Tile, folder: "FolderConfig") -> tuple[str, list[str]]:
+def _format(whole: Whole, folder: "FolderConfig") -> tuple[str, list[str]]:
     """The result's format, and what the sidecar has to say about it."""
-    wanted = tile.job.content.format if folder.format == "source" else folder.format.upper()
-    assert tile.result_width is not None
-    assert tile.result_height is not None
-    if max(tile.result_width, tile.result_height) > names.SIDES_MAX[wanted]:
+    wanted = whole.job.content.format if folder.format == "source" else folder.format.upper()
+    if max(whole.result_size) > names.SIDES_MAX[wanted]:
         return "PNG", [f"The result is a PNG: no {wanted} can be as large as it is."]
     return wanted, []
 

@@ -5,12 +5,15 @@ The same content under the same recipe is paid for once; a changed file under a 
 one that is dropped in again is another try.
 """
 
+import contextlib
 from enum import StrEnum
 
 from daemon.rules.faults import NotAPicture
 from daemon.rules.job import Content, Look, Phase, Picture
 from daemon.rules.lifecycle import State
+from daemon.rules.tiles import Rect, cut
 
+TILES_MAX = 128  # some 250 megapixels, and half a dollar; what is larger is hardly a photograph
 AS_TAKEN = "The service takes JPEG, PNG and WebP; save the picture as one of these."
 
 
@@ -37,8 +40,20 @@ def decide(known: Picture | None, job: str, state: State | None, source_stays: b
     return Decision.JOIN
 
 
+def parts(
+    content: Content, scale: float, pixels_max: int, *, oversize: str, overlap: int
+) -> tuple[Rect, ...] | NotAPicture:
+    """What is to be sent of a decodable picture, or why it cannot be sent. oversize: tile, or anything else."""
+    if oversize == "tile" and content.pixels <= TILES_MAX * pixels_max:
+        with contextlib.suppress(ValueError):  # No part of it would be small enough.
+            tiles = cut(content.width, content.height, pixels_max, overlap, scale)
+            if len(tiles) <= TILES_MAX:
+                return tiles
+    return refusal(content, pixels_max) or (content.rect,)
+
+
 def refusal(content: Content, pixels_max: int) -> NotAPicture | None:
-    """Why a decodable picture cannot be sent, or None."""
+    """Why a decodable picture cannot be sent in one piece, or None."""
     if content.pixels > pixels_max:
         return NotAPicture(
             f"The picture has {content.width} x {content.height} = {content.pixels / 1e6:.1f} megapixels; "

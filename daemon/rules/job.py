@@ -5,14 +5,17 @@ A picture is a file in an inbox. A job is one content under one recipe: what is 
 wait for one job. A tile is what travels: each job has at least one.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
 from daemon.rules.faults import Fault
-from daemon.rules.lifecycle import State
+from daemon.rules.lifecycle import MILESTONES, State
 from daemon.rules.names import shown
 from daemon.rules.recipe import Recipe
+from daemon.rules.tiles import Rect
+from daemon.rules.traits import Traits
 
 
 class Look(NamedTuple):
@@ -48,27 +51,41 @@ class Content:
         """Width times height."""
         return self.width * self.height
 
+    @property
+    def rect(self) -> Rect:
+        """All of it."""
+        return Rect(0, 0, self.width, self.height)
+
+
+PLAIN = Traits()
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One content under one recipe. folder, path: where it was first seen; the ledger's number, and below its inbox."""
+    """One content under one recipe. folder, path: where it was first seen; the ledger's number, and below its inbox.
+
+    note: what its sidecars have to warn of, a line for each warning.
+    """
 
     id: str
     folder: int
     path: bytes
     content: Content
     recipe: Recipe
+    traits: Traits = PLAIN
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Tile:
     """What travels. Times are seconds since 1970.
 
-    due_at: not before. since: of the last transition. furthest: the highest milestone ever reached. attempts: of the
-    present step. wrongs: downloads of the result that were not it. submits: paid runs that may exist.
-    submits_granted: more, by a person's word. uploads: so far; makes each upload's key its own. absences: looks into
-    the history that proved a submit in doubt absent. api: which API and account it was submitted to. released: a
-    person let it pass, so no budget stops it. reason: of failed and held, a sentence. remedy: what helps.
+    rect: what it is of the upright picture. due_at: not before. since: of the last transition. furthest: the highest
+    milestone ever reached. attempts: of the present step. wrongs: downloads of the result that were not it. submits:
+    paid runs that may exist. submits_granted: more, by a person's word. uploads: so far; makes each upload's key its
+    own. absences: looks into the history that proved a submit in doubt absent. api: which API and account it was
+    submitted to. released: a person let it pass, so no budget stops it. reason: of failed and held, a sentence.
+    remedy: what helps. likeness: how the uploaded copy looks, for as long as a result is to be compared with it.
     """
 
     job: Job
@@ -76,6 +93,7 @@ class Tile:
     state: State
     due_at: float
     since: float
+    rect: Rect
     furthest: int = 0
     attempts: int = 0
     wrongs: int = 0
@@ -98,6 +116,7 @@ class Tile:
     reason: str = ""
     remedy: str = ""
     blame: str = ""
+    likeness: str = ""
 
     @property
     def key(self) -> tuple[str, int]:
@@ -105,14 +124,61 @@ class Tile:
         return self.job.id, self.number
 
     @property
+    def is_whole(self) -> bool:
+        """Whether it is all of its picture; else it has neighbours, and their fates hang together."""
+        return self.rect == self.job.content.rect
+
+    @property
     def about(self) -> dict[str, object]:
         """What every log line about it carries."""
-        return {"job": self.job.id, "picture": shown(self.job.path)}
+        tile = {} if self.is_whole else {"tile": self.number}
+        return {"job": self.job.id, "picture": shown(self.job.path), **tile}
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A job with all its tiles, by number; there is at least one."""
+
+    tiles: tuple[Tile, ...]
+
+    @property
+    def job(self) -> Job:
+        """Whose they are."""
+        return self.tiles[0].job
+
+    @property
+    def standing(self) -> Tile:
+        """The tile that says where the job stands: the first that failed, or is held; else one that is least far."""
+        for state in (State.FAILED, State.HELD):
+            if stopped := [tile for tile in self.tiles if tile.state is state]:
+                return min(stopped, key=lambda tile: tile.since)
+        return min(self.tiles, key=lambda tile: MILESTONES.index(tile.state))
+
+    @property
+    def state(self) -> State:
+        """Where the job stands."""
+        return self.standing.state
+
+    @property
+    def submits(self) -> int:
+        """Paid runs that may exist, of all."""
+        return sum(tile.submits for tile in self.tiles)
+
+    @property
+    def result_size(self) -> tuple[int, int]:
+        """Width and height of what comes of it: as it came where it came in one, else as it is joined."""
+        one, content = self.tiles[0], self.job.content
+        if len(self.tiles) == 1 and one.result_width is not None and one.result_height is not None:
+            return one.result_width, one.result_height
+        return self.job.recipe.result_size(content.width, content.height)
 
 
 @dataclass(frozen=True, slots=True)
 class Settled:
-    """A file that settled and was read. failure: why it cannot be sent, or None."""
+    """A file that settled and was read. failure: why it cannot be sent, or None.
+
+    tiles: what is to be sent, one after another; empty is the whole picture in one. note: as in Job.
+    """
 
     folder: int
     path: bytes
@@ -121,6 +187,14 @@ class Settled:
     content: Content
     recipe: Recipe
     failure: Fault | None
+    tiles: tuple[Rect, ...] = ()
+    traits: Traits = PLAIN
+    note: str = ""
+
+    @property
+    def rects(self) -> tuple[Rect, ...]:
+        """What its tiles are to be."""
+        return self.tiles or (self.content.rect,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +203,13 @@ class Bill:
 
     cost_usd: float = 0.0
     predict_seconds: float | None = None
+
+    @classmethod
+    def summed(cls, bills: Iterable["Bill"]) -> "Bill":
+        """Of several tiles together; the seconds of those where they are known."""
+        bills = list(bills)
+        seconds = [bill.predict_seconds for bill in bills if bill.predict_seconds is not None]
+        return cls(sum(bill.cost_usd for bill in bills), sum(seconds) if seconds else None)
 
 
 @dataclass(frozen=True, slots=True)

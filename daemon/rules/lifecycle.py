@@ -48,6 +48,7 @@ class Uploaded(Event):
     asset_ref: str
     asset_url: str
     asset_expires_at: float | None
+    likeness: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +243,10 @@ TRANSITIONS: dict[State, dict[type[Event], State]] = {
     S.HELD: {Released: S.ADMITTED},
 }
 
+UNPAID = (S.ADMITTED, S.UPLOADED)  # nothing of it is paid, or can have been since it came here
+STOPPED = (S.FAILED, S.HELD)
 MILESTONES = (S.ADMITTED, S.UPLOADED, S.SUBMITTING, S.SUBMITTED, S.READY, S.FETCHED, S.DONE)
+STAGED = MILESTONES[1:-1]  # something of it may lie in staging that is needed later
 EVENTS = tuple(sorted({event for row in TRANSITIONS.values() for event in row}, key=lambda event: event.name))
 
 
@@ -273,6 +277,8 @@ def advance(tile: "Tile", event: Event, now: float) -> "Tile":
             changes |= {"reason": "", "remedy": "", "blame": ""}
         case Fetched():
             changes["wrongs"] = 0
+        case Written():
+            changes["likeness"] = ""  # Nobody compares it any more, and ledgers live long.
         case Missed():
             changes["absences"] = tile.absences + 1
         case Forgotten():

@@ -26,10 +26,12 @@ def path(tmp_path: Path) -> Path:
     db.execute("INSERT INTO folder VALUES (1, x'2f696e')")
     for n in range(PICTURES):
         job = f"{n:064x}"
-        db.execute("INSERT INTO job VALUES (?, 1, ?, ?, 1, 1, 1, 'PNG', 'm', 4.0, 0)", (job, b"%d.png" % n, job))
+        db.execute(
+            "INSERT INTO job VALUES (?, 1, ?, ?, 1, 1, 1, 'PNG', 'm', 4.0, 0, '{}', '')", (job, b"%d.png" % n, job)
+        )
         db.execute(
             "INSERT INTO tile VALUES (?, 0, 1, ?, 'done', 0.0, 0.0, 6, 0, 0, 1, 0, 1, NULL, NULL, NULL, NULL, 0, NULL, "
-            "NULL, NULL, NULL, NULL, NULL, NULL, 0, '', '', '')",
+            "NULL, NULL, NULL, NULL, NULL, NULL, 0, '', '', '', 0, 0, 1, 1, '')",
             (job, n),
         )
         db.execute(
@@ -209,4 +211,4 @@ async def test_whoever_writes_hears_of_a_disk_that_fails_twice(sick: Database) -
 
 
 def test_the_schema_here_is_the_one_of_now() -> None:
-    assert SCHEMA_VERSION == 1, "the rows above are of its form"
+    assert SCHEMA_VERSION == 2, "the rows above are of its form"

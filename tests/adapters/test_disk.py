@@ -2,8 +2,10 @@
 
 # ruff: noqa: PT012  (what goes wrong inside a `with` is the point)
 
+import dataclasses
 import errno
 import hashlib
+import io
 import os
 import subprocess
 import sys
@@ -24,14 +26,15 @@ from daemon.adapters.files import UNLIMITED_BYTES, AnyPath, Files
 from daemon.adapters.mounts import Mount
 from daemon.adapters.outboxes import Outboxes
 from daemon.rules.faults import Blame, Fault, Gate, Outlook
-from daemon.rules.job import Content, Job, Tile
+from daemon.rules.job import Content, Job, Tile, Whole
 from daemon.rules.lifecycle import State
 from daemon.rules.recipe import Recipe
 
 NAMES = [b"a.png", b"with a\nnewline.png", b"caf\xe9.png", "ü🎈.png".encode(), b"n" * 251 + b".png", b"a/b/c.png"]
 FILES = Files()
 CALLS = {"fsync", "link", "rename", "unlink", "mkdir"}
-TILE = Tile(Job("job", 1, b"a.png", Content("0" * 64, 3, 1, 1, "PNG"), Recipe()), 0, State.READY, 0.0, 0.0)
+JOB = Job("job", 1, b"a.png", Content("0" * 64, 3, 1, 1, "PNG"), Recipe())
+TILE = Tile(JOB, 0, State.READY, 0.0, 0.0, JOB.content.rect)
 
 
 def sha(data: bytes) -> str:
@@ -527,8 +530,43 @@ async def test_a_full_disk_while_it_comes_in(disk: HouseDisk, tmp_path: Path) ->
     assert os.listdir(tmp_path / "staging") == []
 
 
+async def test_what_is_on_its_way_out_is_private_and_goes_again(disk: HouseDisk, tmp_path: Path) -> None:
+    source = io.BytesIO(b"x" * (3 << 20))
+    source.seek(5)
+    with pytest.raises(RuntimeError):
+        async with disk.outgoing(TILE, source) as (copy, payload):
+            assert copy.read_bytes() == source.getvalue(), "all of it, wherever it was read to"
+            payload.write_bytes(b"a part")
+            async with disk.reading(payload) as file:
+                assert file.read() == b"a part"
+            raise RuntimeError
+    assert os.listdir(tmp_path / "staging") == []
+
+
+async def test_a_start_clears_away_what_was_on_its_way(disk: HouseDisk, tmp_path: Path) -> None:
+    staging = tmp_path / "staging"
+    for name in ("result", "kept", "part", "source", "payload", "1.recalled"):
+        (staging / f"job.0.{name}").write_bytes(b"x")
+        (staging / f"other.0.{name}").write_bytes(b"x")
+    await disk.prepare({"job"})
+    assert set(os.listdir(staging)) == {"job.0.result", "job.0.kept", "job.0.1.recalled"}
+
+
+async def test_what_is_kept_of_a_tile(disk: HouseDisk, tmp_path: Path) -> None:
+    assert await disk.kept(TILE) is None
+    await disk.secure(TILE)
+    disk.keepsake(TILE).write_bytes(b"kept")
+    await disk.secure(TILE)
+    assert await disk.kept(TILE) == disk.keepsake(TILE)
+    others = dataclasses.replace(TILE, number=1)
+    disk.staged(others).write_bytes(b"x")
+    await disk.clear(Whole((TILE, others)))
+    await disk.clear(Whole((TILE, others)))
+    assert os.listdir(tmp_path / "staging") == []
+
+
 async def test_staged_means_the_very_bytes(disk: HouseDisk) -> None:
-    kept = Tile(TILE.job, 0, State.FETCHED, 0.0, 0.0, result_sha256=sha(b"result"), result_bytes=6)
+    kept = dataclasses.replace(TILE, state=State.FETCHED, result_sha256=sha(b"result"), result_bytes=6)
     assert not await disk.is_staged(kept)
     disk.staged(kept).write_bytes(b"result")
     assert await disk.is_staged(kept)

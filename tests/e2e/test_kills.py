@@ -33,6 +33,7 @@ MODIFIED_NS = 1_750_000_000_000_000_000
 DONE = (0, 3)  # Of `once`; it says 3 where a picture failed in that very run.
 
 FOLDERS = """
+oversize = "fail"
 after = "archive"
 archive = "archive"
 after_failure = "move"
@@ -40,6 +41,7 @@ failed = "failed"
 [[folder]]
 inbox = "in2"
 outbox = "out2"
+oversize = "fail"
 quiet_seconds = 0.3
 scan_seconds = 1
 [[folder]]

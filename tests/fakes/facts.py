@@ -8,6 +8,7 @@ from daemon.rules.faults import Fault
 from daemon.rules.job import Bill, Content, Look, Settled, Tile
 from daemon.rules.lifecycle import Accepted, Event, Fetched, Intended, State, Succeeded, Uploaded
 from daemon.rules.recipe import Recipe
+from daemon.rules.tiles import Rect
 
 BILL = Bill(0.004, 16.1)
 TWICE = Recipe(scale=2.0)
@@ -26,10 +27,13 @@ def settled(
     recipe: Recipe = TWICE,
     failure: Fault | None = None,
     detected_at: float = 1_000.0,
+    tiles: tuple[Rect, ...] = (),
 ) -> Settled:
-    """A picture of 3 x 2 pixels that holds `data`."""
+    """A picture of 3 x 2 pixels that holds `data`; with tiles, of as many pixels as they cover."""
     look = look or Look(len(data), 1_700_000_000_000_000_000, 7)
-    return Settled(folder, path, look, detected_at, Content(sha(data), len(data), 3, 2, "PNG"), recipe, failure)
+    width, height = max((tile.right for tile in tiles), default=3), max((tile.bottom for tile in tiles), default=2)
+    content = Content(sha(data), len(data), width, height, "PNG")
+    return Settled(folder, path, look, detected_at, content, recipe, failure, tiles)
 
 
 class Record(Protocol):
@@ -40,12 +44,15 @@ class Record(Protocol):
 
 async def bring(record: Record, tile: Tile, to: State, *, now: float, result: bytes = b"") -> Tile:
     """Take a tile on its usual way, up to a state before DONE. result: what is said to be staged."""
+    name = tile.job.id if tile.is_whole else f"{tile.job.id}-{tile.number}"
+    url = f"https://storage.test/{name}?s=secret"
+    wide, high = tile.job.recipe.result_size(tile.rect.width, tile.rect.height)
     way: dict[State, tuple[Event, Bill | None]] = {
-        State.ADMITTED: (Uploaded(f"ref-{tile.job.id}", f"https://storage.test/{tile.job.id}?s=secret", None), None),
-        State.UPLOADED: (Intended(now, "a fake", f"https://storage.test/{tile.job.id}?s=secret", None), None),
-        State.SUBMITTING: (Accepted(f"prediction-{tile.job.id}"), None),
+        State.ADMITTED: (Uploaded(f"ref-{name}", url, None, "" if tile.is_whole else "grey"), None),
+        State.UPLOADED: (Intended(now, "a fake", url, None), None),
+        State.SUBMITTING: (Accepted(f"prediction-{name}"), None),
         State.SUBMITTED: (Succeeded("https://result.test/x.png"), BILL),
-        State.READY: (Fetched(sha(result), len(result), 6, 4), None),
+        State.READY: (Fetched(sha(result), len(result), wide, high), None),
     }
     while tile.state is not to:
         event, bill = way[tile.state]

@@ -19,7 +19,7 @@ import daemon
 from daemon.adapters.disk import HouseDisk
 from daemon.config_model import FolderConfig
 from daemon.pipeline.write import Writer, as_text
-from daemon.rules.job import Bill, Content, Job, Look, Phase, Picture, Tile
+from daemon.rules.job import Bill, Content, Job, Look, Phase, Picture, Tile, Whole
 from daemon.rules.lifecycle import State
 from daemon.rules.recipe import Recipe
 from daemon.rules.sidecar import MILESTONES, ResultFacts, error_report, sidecar
@@ -39,7 +39,7 @@ contents = st.builds(Content, shas, counts, counts, counts, st.sampled_from(["JP
 tiles = st.builds(
     lambda content, recipe, texts, submits: Tile(
         Job(recipe.job_id(content.sha256), 1, b"a.png", content, recipe),
-        *(0, State.FETCHED, 0.0, 0.0),
+        *(0, State.FETCHED, 0.0, 0.0, content.rect),
         submits=submits,
         prediction=texts[0],
         reason=texts[1],
@@ -101,10 +101,10 @@ def test_any_facts_make_a_sidecar_and_a_report(
     bill: Bill,
     **rest: Any,
 ) -> None:
-    picture = a_picture(paths[0], look, tile)
+    picture, whole = a_picture(paths[0], look, tile), Whole((tile,))
     result = ResultFacts(paths[1], *sizes, "PNG")
     text = as_text(
-        sidecar(picture, tile, inbox=paths[2], result=result, bill=bill, api="https://h/v1", version="1", **rest)
+        sidecar(picture, whole, inbox=paths[2], result=result, bills={0: bill}, api="https://h/v1", version="1", **rest)
     )
     found = as_read(text)
     VALIDATOR.validate(found)
@@ -112,7 +112,7 @@ def test_any_facts_make_a_sidecar_and_a_report(
     assert_named(found["result"], paths[1])
     assert found["prediction"]["cost_usd"] == pytest.approx(bill.cost_usd, abs=1e-9)
     report = as_text(
-        error_report(picture, tile, inbox=paths[2], bill=bill, failed_at=rest["times"]["written"], version="1")
+        error_report(picture, whole, inbox=paths[2], bill=bill, failed_at=rest["times"]["written"], version="1")
     )
     assert_named(as_read(report)["source"], paths[0])
     for ours in (text, report):
@@ -178,6 +178,9 @@ class NoLedger:
     async def bill(self, _: str) -> Bill:
         return Bill(0.0)
 
+    async def bills(self, _: str) -> dict[int, Bill]:
+        return {}
+
 
 names = st.sampled_from(["a_x4.png", "a_x4.png.json", "a.png_x4.png", "a.png_x4.png.json", "a.png.error.json"])
 
@@ -198,7 +201,7 @@ async def test_what_others_left_in_an_outbox_is_left_alone(
     sha = hashlib.sha256(RESULT).hexdigest()
     tile = Tile(
         Job("job", 1, b"a.png", content, recipe),
-        *(0, State.FETCHED, 0.0, 0.0),
+        *(0, State.FAILED if fails else State.FETCHED, 0.0, 0.0, content.rect),
         result_sha256=sha,
         result_bytes=len(RESULT),
         result_width=4,
@@ -208,7 +211,7 @@ async def test_what_others_left_in_an_outbox_is_left_alone(
     folder = FolderConfig.model_construct(inbox=tmp_path / "in", outbox=outbox)
     writer: Any = Writer(NoLedger(), disk, None, clock, "https://h/v1", "1")  # type: ignore[arg-type]
     picture = a_picture(b"a.png", Look(1, 0, 1), tile)
-    await (writer.report if fails else writer.deliver)(picture, tile, folder, None)
+    await (writer.report if fails else writer.deliver)(picture, Whole((tile,)), folder, None)
 
     for path, was in before.items():
         is_ours = path != canary and lying[path.name][1] and path.name.endswith(".json")

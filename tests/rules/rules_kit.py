@@ -5,7 +5,7 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 
 from daemon.rules import lifecycle
-from daemon.rules.job import Content, Job, Look, Phase, Picture, Tile
+from daemon.rules.job import Content, Job, Look, Phase, Picture, Tile, Whole
 from daemon.rules.lifecycle import Event, State
 from daemon.rules.recipe import Recipe
 
@@ -27,7 +27,13 @@ def a_job(path: bytes = b"trip/a.jpg") -> Job:
 
 def a_tile(state: State = State.ADMITTED, **columns: Any) -> Tile:
     known: dict[str, Any] = {"job": a_job(), "number": 0, "state": state, "due_at": NOW, "since": NOW}
-    return Tile(**(known | columns))
+    known |= columns
+    return Tile(**({"rect": known["job"].content.rect} | known))
+
+
+def a_whole(state: State = State.ADMITTED, **columns: Any) -> Whole:
+    """A job with one tile."""
+    return Whole((a_tile(state, **columns),))
 
 
 def a_picture(path: bytes = b"trip/a.jpg", **columns: Any) -> Picture:
@@ -46,7 +52,7 @@ def a_picture(path: bytes = b"trip/a.jpg", **columns: Any) -> Picture:
 EVENTS: dict[str, Event] = {
     event.name: event
     for event in (
-        lifecycle.Uploaded("ref", f"https://storage.example.org/o?{SECRET}", NOW + 86_400),
+        lifecycle.Uploaded("ref", f"https://storage.example.org/o?{SECRET}", NOW + 86_400, "grey"),
         lifecycle.Stale(),
         lifecycle.Intended(
             NOW, "https://api.example.org/v1#0123", f"https://storage.example.org/o?{SECRET}", NOW + 86_400

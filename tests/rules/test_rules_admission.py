@@ -3,10 +3,11 @@
 import pytest
 from rules_kit import a_job, a_picture
 
-from daemon.rules.admission import Decision, decide, rank, refusal
-from daemon.rules.faults import Blame
+from daemon.rules.admission import Decision, decide, parts, rank, refusal
+from daemon.rules.faults import Blame, NotAPicture
 from daemon.rules.job import Content, Look, Phase
 from daemon.rules.lifecycle import State
+from daemon.rules.tiles import Rect, cut
 
 NEW, JOIN, RETRY, SAME = Decision.NEW, Decision.JOIN, Decision.RETRY, Decision.SAME
 JOB = a_job().id
@@ -45,6 +46,20 @@ def test_a_picture_as_large_as_the_model_takes_is_sent() -> None:
     fault = refusal(content(2_096_705, 1), 2_096_704)
     assert fault is not None
     assert (fault.blame, "2096705 x 1" in fault.said, bool(fault.remedy)) == (Blame.PICTURE, True, True)
+
+
+def test_a_larger_one_is_cut_where_that_is_wanted_and_helps() -> None:
+    large, thin = Content("ab" * 32, 1, 100, 80, "PNG"), Content("ab" * 32, 1, 100, 1, "PNG")
+
+    def sent(content: Content, oversize: str, pixels_max: int = 5000) -> object:
+        return parts(content, 2.0, pixels_max, oversize=oversize, overlap=8)
+
+    whole = (Rect(0, 0, 100, 80),)
+    assert [sent(large, oversize, 8000) for oversize in ("tile", "fail")] == [whole, whole]
+    assert sent(large, "tile") == cut(100, 80, 5000, 8, 2.0)
+    assert isinstance(sent(large, "fail"), NotAPicture)
+    assert isinstance(sent(thin, "tile", 10), NotAPicture), "less than the overlap would be left"
+    assert isinstance(sent(Content("ab" * 32, 1, 60_000, 60_000, "PNG"), "tile"), NotAPicture), "a bomb"
 
 
 @pytest.mark.parametrize(

@@ -12,18 +12,19 @@ import jsonschema
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from rules_kit import NOW, SECRET, SHA, a_job, a_picture, a_tile, quick
+from rules_kit import NOW, SECRET, SHA, a_job, a_picture, a_tile, a_whole, quick
 
-from daemon.rules.job import Bill, Look
+from daemon.rules.job import Bill, Look, Whole
 from daemon.rules.lifecycle import State
 from daemon.rules.sidecar import ResultFacts, error_report, sidecar, timestamp
+from daemon.rules.tiles import Rect
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "daemon" / "sidecar.schema.json").read_text())
 VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
 RFC_3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 JOURNEY = ("detected", "admitted", "uploaded", "submitted", "ready", "fetched", "written")
 SIGNED = f"https://storage.example.org/o/x?{SECRET}"
-TILE = a_tile(
+WHOLE = a_whole(
     State.FETCHED, submits=1, prediction="id-1", asset_ref=f"ref?{SECRET}", asset_url=SIGNED, output_url=SIGNED
 )
 paths = st.binary(min_size=1, max_size=40)
@@ -31,14 +32,14 @@ paths = st.binary(min_size=1, max_size=40)
 
 def a_sidecar(path: bytes = b"trip/a.jpg", result: bytes = b"trip/a_x4.png", **changes: Any) -> dict[str, Any]:
     rest: dict[str, Any] = {
-        "bill": Bill(0.003985, 16.1),
+        "bills": {0: Bill(0.003985, 16.1)},
         "times": dict.fromkeys(JOURNEY, NOW),
         "reused": False,
     } | changes
     facts = ResultFacts(result, SHA, 9000, 120, 80, "PNG")
     return sidecar(
         a_picture(path),
-        rest.pop("tile", TILE),
+        rest.pop("whole", WHOLE),
         inbox=rest.pop("inbox", b"/srv/in"),
         result=facts,
         api="https://api.example.org/v1",
@@ -94,7 +95,7 @@ def test_the_sidecar_of_the_design() -> None:
     path=paths,
     result=paths,
     inbox=paths,
-    bill=st.builds(Bill, st.floats(0, 1e4), st.none() | st.floats(0, 1e7)),
+    bills=st.fixed_dictionaries({}, optional={0: st.builds(Bill, st.floats(0, 1e4), st.none() | st.floats(0, 1e7))}),
     times=st.dictionaries(st.sampled_from([*JOURNEY[1:-1], "retry_asked"]), st.floats(0, 4e9)),
     reused=st.booleans(),
     warnings=st.lists(st.text(), max_size=2),
@@ -109,6 +110,49 @@ def test_any_sidecar_keeps_the_form(path: bytes, result: bytes, times: dict[str,
         encoded = known.get("path_base64")
         assert (base64.b64decode(encoded) if encoded is not None else known["path"].encode()) == name
     assert list(made["times"]) == [name for name in JOURNEY if name in times], "in the journey's order"
+
+
+def a_cut_one(**changes: Any) -> dict[str, Any]:
+    """Of a picture with two tiles, the first of which needed two runs."""
+    halves = (Rect(0, 0, 18, 20), Rect(12, 0, 18, 20))
+    columns = [{"submits": 2, "prediction": "id-1"}, {"submits": 1, "prediction": "id-2"}]
+    whole = Whole(
+        tuple(
+            a_tile(State.FETCHED, number=number, rect=rect, asset_url=SIGNED, output_url=SIGNED, **more)
+            for number, (rect, more) in enumerate(zip(halves, columns, strict=True))
+        )
+    )
+    bills = {0: Bill(0.1 + 0.2, 16.5), 1: Bill(0.004, None)}
+    return a_sidecar(whole=whole, **({"bills": bills} | changes))
+
+
+def test_of_a_picture_that_was_cut_it_has_sums_and_tiles() -> None:
+    made = a_cut_one()
+    VALIDATOR.validate(made)
+    place = {"top": 0, "width": 18, "height": 20}
+    assert made["prediction"] == {
+        "api": "https://api.example.org/v1",
+        "submits": 3,
+        "predict_seconds": 16.5,
+        "cost_usd": 0.304,
+        "reused": False,
+        "tiles": [
+            {"id": "id-1", "left": 0, **place, "submits": 2, "predict_seconds": 16.5, "cost_usd": 0.3},
+            {"id": "id-2", "left": 12, **place, "submits": 1, "predict_seconds": None, "cost_usd": 0.004},
+        ],
+    }
+    assert {key: value for key, value in made.items() if key != "prediction"} == {
+        key: value for key, value in a_sidecar().items() if key != "prediction"
+    }
+    assert a_cut_one(bills={})["prediction"]["predict_seconds"] is None
+    assert SECRET not in json.dumps(made)
+
+
+@pytest.mark.parametrize("change", [{"id": "id-1"}, {"tiles": []}, {"tiles": None}], ids=str)
+def test_a_prediction_is_one_or_has_tiles(change: dict[str, Any]) -> None:
+    broken = a_cut_one()
+    broken["prediction"] = {key: v for key, v in (broken["prediction"] | change).items() if v is not None}
+    assert not VALIDATOR.is_valid(broken)
 
 
 def test_a_name_that_is_not_utf8_is_given_exactly() -> None:
@@ -143,8 +187,8 @@ def test_times_in_numbers() -> None:
 
 
 def test_money_is_money() -> None:
-    assert a_sidecar(bill=Bill(0.1 + 0.2, None))["prediction"]["cost_usd"] == 0.3
-    assert a_sidecar(bill=Bill(0.1 + 0.2, None))["prediction"]["predict_seconds"] is None
+    assert a_sidecar(bills={0: Bill(0.1 + 0.2, None)})["prediction"]["cost_usd"] == 0.3
+    assert a_sidecar(bills={0: Bill(0.1 + 0.2, None)})["prediction"]["predict_seconds"] is None
 
 
 @pytest.mark.parametrize(
@@ -170,7 +214,7 @@ def test_the_schema_has_teeth(where: str, key: str, value: object) -> None:
 
 
 def a_report() -> dict[str, Any]:
-    tile = a_tile(
+    whole = a_whole(
         State.FAILED,
         job=a_job(b"trip/caf\xe9.jpg"),
         attempts=3,
@@ -181,7 +225,7 @@ def a_report() -> dict[str, Any]:
         blame="picture",
     )
     picture = a_picture(b"trip/caf\xe9.jpg", look=Look(1, 0, 1))
-    return error_report(picture, tile, inbox=b"/srv/in", bill=Bill(0.004), failed_at=NOW, version="0.1.0")
+    return error_report(picture, whole, inbox=b"/srv/in", bill=Bill(0.004), failed_at=NOW, version="0.1.0")
 
 
 def test_a_report_says_why_what_to_do_and_what_it_cost() -> None:

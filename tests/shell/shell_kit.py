@@ -31,7 +31,7 @@ from daemon.pipeline.write import Writer
 from daemon.ports import mark
 from daemon.rules.faults import Fault
 from daemon.rules.job import Tile
-from daemon.rules.lifecycle import State
+from daemon.rules.lifecycle import STAGED, State
 from daemon.rules.names import Selection
 from daemon.rules.settling import Candidate
 from daemon.world import Folder, World
@@ -151,9 +151,10 @@ async def house(
     folders: int = 1,
     folder: dict[str, Any] | None = None,
     files: Files | None = None,
+    pictures: VipsPictures | None = None,
     **sections: Any,
 ) -> AsyncIterator[House]:
-    """Opened on what lies below `root`, so that opening it again is a restart. files: instead of the real ones."""
+    """Opened on what lies below `root`, so that opening it again is a restart. files, pictures: not the real ones."""
     places = [
         {"inbox": str(root / f"in{n}"), "outbox": str(root / f"out{n}"), "scale": 2.0, "quiet_seconds": 2.0}
         | (folder or {})
@@ -173,8 +174,8 @@ async def house(
         await ledger.open()
         disk = HouseDisk(config.state_dir / "staging", files)
         stack.callback(disk.close)
-        await disk.prepare(await ledger.jobs_in(State.READY, State.FETCHED))
-        pictures = VipsPictures()
+        await disk.prepare(await ledger.jobs_in(*STAGED))
+        pictures = pictures or VipsPictures()
         stack.callback(pictures.close)
         storage, predictor = FakeStorage(clock), FakePredictor()
         writer = Writer(ledger=ledger, disk=disk, pictures=pictures, clock=clock, api="a fake", version="0")

@@ -17,7 +17,7 @@ from daemon.rules.recipe import Recipe
 
 def a_tile(number: int = 0) -> Tile:
     job = Job(f"job-{number}", 1, b"a.png", Content("0" * 64, 9, 3, 2, "PNG"), Recipe())
-    return Tile(job, 0, State.SUBMITTED, due_at=0.0, since=0.0, submits=1)
+    return Tile(job, 0, State.SUBMITTED, due_at=0.0, since=0.0, rect=job.content.rect, submits=1)
 
 
 @pytest.fixture

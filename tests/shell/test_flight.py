@@ -417,7 +417,7 @@ async def test_the_budget_holds_for_those_who_start_together(tmp_path: Path, clo
         await at_work.ledger.write(
             lambda db: (
                 db.execute("INSERT INTO folder VALUES (9, x'00')")
-                and db.execute("INSERT INTO job VALUES ('past', 9, x'00', '', 0, 0, 0, '', '', 1.0, 0)")
+                and db.execute("INSERT INTO job VALUES ('past', 9, x'00', '', 0, 0, 0, '', '', 1.0, 0, '{}', '')")
                 and db.execute("INSERT INTO bill VALUES ('past', 'past', 0, 0, ?, 1)", (BILL.cost_usd,))
             )
         )

@@ -18,6 +18,7 @@ from daemon.ports import Aside, Pictures, Reading
 from daemon.rules.faults import LedgerBroken
 from daemon.rules.lifecycle import State
 from daemon.rules.settling import Candidate
+from daemon.rules.tiles import cut
 
 
 def picture(width: int = 8, height: int = 6, shade: int = 100) -> bytes:
@@ -135,11 +136,24 @@ async def test_a_soft_sign_is_accepted_the_second_time(tmp_path: Path, clock: Fa
 
 
 async def test_too_many_pixels_fail_at_once_and_say_how_many(tmp_path: Path, clock: FakeClock) -> None:
-    async with shop(tmp_path, clock, api={"pixels_max": 40}) as at_work:
+    async with shop(tmp_path, clock, api={"pixels_max": 40}, folder={"oversize": "fail"}) as at_work:
         at_work.house.drop("a.png", picture())
         [failed] = await at_work.told("failed")
         assert "8 x 6" in failed["reason"]
         assert (await at_work.house.ledger.tile((failed["job"], 0))).state is State.FAILED
+
+
+async def test_too_many_pixels_are_several_tiles(tmp_path: Path, clock: FakeClock) -> None:
+    """What is cut is one picture to a person: of a drop, it counts once."""
+    large = {"api": {"pixels_max": 40}, "folder": {"overlap": 1}, "budget": {"pictures_per_drop_max": 2}}
+    async with shop(tmp_path, clock, **large) as at_work:
+        for number in range(3):
+            at_work.house.drop(f"{number}.png", picture(shade=number * 20))
+        admitted = await at_work.told("admitted", 3)
+        wholes = [await at_work.house.ledger.whole(str(line["job"])) for line in admitted]
+        assert [[tile.rect for tile in whole.tiles] for whole in wholes] == [list(cut(8, 6, 40, 1, 2.0))] * 3
+        assert sorted(whole.state for whole in wholes) == [State.ADMITTED, State.ADMITTED, State.HELD]
+        assert len(wholes[0].tiles) > 1
 
 
 async def test_a_big_drop_is_held_for_a_person(tmp_path: Path, clock: FakeClock) -> None:

@@ -16,9 +16,10 @@ from daemon.flight import Flight, Trip
 from daemon.pipeline import submit
 from daemon.pipeline.write import Writer
 from daemon.rules import lifecycle
+from daemon.rules.admission import Decision
 from daemon.rules.faults import Blame, Created, Fault, Gate, NotAPicture
-from daemon.rules.job import Tile
-from daemon.rules.lifecycle import Absent, Event, Intended, State
+from daemon.rules.job import Tile, Whole
+from daemon.rules.lifecycle import UNPAID, Absent, Event, Intended, State
 from daemon.rules.limits import Place, SlidingMinute
 from daemon.rules.sidecar import ResultFacts
 from daemon.wiring import Parts, Wired
@@ -65,7 +66,7 @@ class SidecarFirst(Wrapped):
 
     async def place(self, source: Path, outbox: Path, path: bytes, ours: str | None) -> Any:
         sha256 = self.real._files.digest_of(source)[0]
-        text = b'{"result": {"sha256": "%s"}, "source": {"sha256": ""}}' % sha256.encode()
+        text = b'{"result": {"sha256": "%s"}, "source": {"sha256": ""}, "warnings": []}' % sha256.encode()
         await self.real.note(outbox, path + b".json", text)
         return await self.real.place(source, outbox, path, ours)
 
@@ -114,7 +115,7 @@ class SpendsWhatIsInFlight(Wrapped):
 class DeletesTooEarly(Wrapped):
     """An object is swept while a prediction may still read it."""
 
-    async def unwanted_assets(self, limit: int) -> list[str]:
+    async def unwanted_assets(self, limit: int, besides: Any = ()) -> list[str]:
         return await self.real._database.read(lambda db: [row[0] for row in db.execute("SELECT ref FROM asset")])
 
 
@@ -129,10 +130,10 @@ class Books(Wrapped):
 class DeletesWhatRuns(Wrapped):
     """An object is swept as soon as the service has an id for it."""
 
-    async def unwanted_assets(self, limit: int) -> list[str]:
+    async def unwanted_assets(self, limit: int, besides: Any = ()) -> list[str]:
         sql = (
-            "SELECT a.ref FROM asset a JOIN tile t ON t.job = a.job WHERE t.asset_ref IS NOT a.ref "
-            "OR t.state NOT IN ('uploaded', 'submitting')"
+            "SELECT a.ref FROM asset a JOIN tile t ON t.job = a.job AND t.number = a.number "
+            "WHERE t.asset_ref IS NOT a.ref OR t.state NOT IN ('uploaded', 'submitting')"
         )
         return await self.real._database.read(lambda db: [row[0] for row in db.execute(sql)])
 
@@ -140,10 +141,10 @@ class DeletesWhatRuns(Wrapped):
 class TakesTheSourceFirst(Writer):
     """The source goes, and then its result is written."""
 
-    async def deliver(self, picture: Any, tile: Tile, folder: Any, inbox: Any) -> bool:
+    async def deliver(self, picture: Any, whole: Whole, folder: Any, inbox: Any) -> bool:
         if folder.after != "keep":
             await inbox.delete(picture.path, picture.look)
-        return await super().deliver(picture, tile, folder, inbox)
+        return await super().deliver(picture, whole, folder, inbox)
 
 
 class LooksAtHeadersAlone(Wrapped):
@@ -172,12 +173,54 @@ class HastyFlight(Flight):
 class RecordsBeforeWriting(Writer):
     """The ledger is told that a picture is delivered, and then it is."""
 
-    async def deliver(self, picture: Any, tile: Tile, folder: Any, inbox: Any) -> bool:
-        if tile.state is State.FETCHED:
-            facts = ResultFacts(picture.path, tile.result_sha256 or "", tile.result_bytes or 0, 1, 1, "PNG")
-            await self._deliveries.delivered(picture, tile, facts, self.clock.wall(), reused=False)
-            tile = await self.ledger.tile(tile.key)
-        return await super().deliver(picture, tile, folder, inbox)
+    async def deliver(self, picture: Any, whole: Whole, folder: Any, inbox: Any) -> bool:
+        if whole.state is State.FETCHED:
+            one = whole.tiles[0]
+            facts = ResultFacts(picture.path, one.result_sha256 or "", one.result_bytes or 0, 1, 1, "PNG")
+            await self._deliveries.delivered(picture, whole, facts, self.clock.wall(), reused=False)
+            whole = await self.ledger.whole(whole.job.id)
+        return await super().deliver(picture, whole, folder, inbox)
+
+
+class PaysOn(Wrapped):
+    """Each part of a picture goes on, whatever became of the others."""
+
+    async def record(self, tile: Tile, event: Event, at: float, **more: Any) -> Tile:
+        meant = lifecycle.advance(tile, event, at)
+        before = [tile if tile.key != meant.key else meant for tile in (await self.real.whole(tile.job.id)).tiles]
+        await self.real.record(tile, event, at, **more)
+        sql = "UPDATE tile SET state = ?, due_at = ? WHERE job = ? AND number = ? AND state IN ('failed', 'held')"
+        for was in before:
+            if was.state in UNPAID:
+                await self.real.write(lambda db, was=was: db.execute(sql, (was.state, was.due_at, *was.key)))
+        return await self.real.tile(tile.key)  # type: ignore[no-any-return]
+
+
+class BeginsAnew(Wrapped):
+    """A failed picture that is dropped in again is paid for in all its parts."""
+
+    async def admit(self, file: Any, *more: Any) -> Decision:
+        decision: Decision = await self.real.admit(file, *more)
+        if decision is Decision.RETRY:
+            job = file.recipe.job_id(file.content.sha256)
+            sql = "UPDATE tile SET state = 'admitted' WHERE job = ? AND state IN ('ready', 'fetched')"
+            await self.real.write(lambda db: db.execute(sql, (job,)))
+        return decision
+
+
+class JoinsInAnyOrder(Wrapped):
+    """The parts of a result are joined as they come."""
+
+    async def finish(self, parts: Any, *more: Any) -> Any:
+        paths, rects = zip(*parts, strict=True)
+        return await self.real.finish(list(zip(reversed(paths), rects, strict=True)), *more)
+
+
+class NeverSecures(Wrapped):
+    """What is kept of a picture for its result is not synced before the upload is recorded."""
+
+    async def secure(self, tile: Tile) -> None:
+        return None
 
 
 def _parts(**kinds: Any) -> Any:
@@ -260,5 +303,9 @@ BUGS = {
     "delivered is recorded before it is true": Bug(
         "was not delivered|has no right result", wired=_writer(RecordsBeforeWriting)
     ),
+    "each part of a picture goes on alone": Bug("was submitted while", wired=_ledger(PaysOn)),
+    "a retry pays for all parts": Bug(PAID_AGAIN, wired=_ledger(BeginsAnew)),
+    "parts are joined in any order": Bug("is not a right result", parts=_parts(pictures=JoinsInAnyOrder)),
+    "what is kept is not synced": Bug("is lost", parts=_parts(disk=NeverSecures)),
     "a lane sleeps": Bug("stuck", dispatcher=_sleep),
 }

@@ -112,6 +112,11 @@ class SimFile:
         self.position += len(data)
         return data
 
+    def seek(self, offset: int) -> int:
+        self._check(not self.writes, "not seekable")
+        self.position = offset
+        return offset
+
     def flush(self) -> None:
         if self.buffer:
             self.files.touch("write", self.volume)

@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 from simulation.engine import TO_MIDNIGHT, Crash, Machine, SimClock, SimExecutor, VirtualLoop, pause
@@ -24,13 +24,18 @@ from simulation.inbox import Drop, SimInbox, SimPictures, converted
 from simulation.ledger import SimDatabase, new_database
 from simulation.service import (
     CREATE_SECONDS_MAX,
+    OVERLAP,
+    PIXELS_MAX,
+    SIZES,
     Faults,
     Service,
     SimPredictor,
     SimStorage,
-    result_bytes,
+    part_bytes,
+    right_result,
     size_of,
     source_bytes,
+    tiles_of,
 )
 
 from daemon.adapters.disk import HouseDisk
@@ -45,6 +50,7 @@ from daemon.ports import Inbox, Watcher
 from daemon.rules.faults import Fault, LedgerBroken
 from daemon.rules.hooks import Hooks
 from daemon.rules.lifecycle import MILESTONES, State
+from daemon.rules.tiles import Rect
 from daemon.service import end_gently
 from daemon.wiring import Api, Parts, Wired, assemble
 
@@ -86,6 +92,15 @@ class Bug:
     prepare: bool = True
 
 
+class Part(NamedTuple):
+    """A tile, as the ledger has it."""
+
+    state: str
+    submits: int
+    reason: str
+    rect: Rect
+
+
 class House:
     """Everything that outlives a crash, and how the daemon is started on it."""
 
@@ -115,6 +130,7 @@ class House:
                     "quiet_seconds": 2.0,
                     "give_up_seconds": 60.0,
                     "scan_seconds": 10.0,
+                    "overlap": OVERLAP,
                 }
                 for n in range(self.folders)
             ],
@@ -122,6 +138,7 @@ class House:
                 "in_flight_max": in_flight,
                 "creates_per_minute_max": minute,
                 "create_seconds_max": CREATE_SECONDS_MAX,
+                "pixels_max": PIXELS_MAX,
             },
             "storage": {"kind": "vendor"},
             "budget": {
@@ -198,9 +215,10 @@ class House:
     def _drop(self, number: int) -> None:
         chance = self.machine.chance
         folder = chance.randrange(self.folders)
-        data = source_bytes(number, good=chance.random() > 0.1)
-        if chance.random() < 0.05:
-            self.service.doomed.add(hashlib.sha256(data).hexdigest())
+        data = source_bytes(number, *chance.choice(SIZES), good=chance.random() > 0.1)
+        if chance.random() < 0.05 and size_of(data) is not None:
+            part = part_bytes(data, chance.choice(tiles_of(data, self.scales[folder])))
+            self.service.doomed.add(hashlib.sha256(part).hexdigest())
         self.dropped += 1
         self._put(folder, b"p%d.png" % number, data)
 
@@ -216,7 +234,7 @@ class House:
     def _replace(self) -> None:
         if (one := self._any()) is not None:
             self.dropped += 1
-            data = source_bytes(100 + self.dropped)
+            data = source_bytes(100 + self.dropped, *self.machine.chance.choice(SIZES))
             self.contents[hashlib.sha256(data).hexdigest()] = data
             one[0].put(one[1], data)
 
@@ -247,13 +265,17 @@ class House:
             self.files.mounted[point] = self.volumes[point]
 
     def _lose(self, on: bool) -> None:
-        """Staging loses a result that was fetched."""
-        for path in sorted(self.files.root.live):
-            if on and not self.calm and path.startswith(b"/state/staging/") and path.endswith(b".result"):
-                self.files.root.change({path: None})
-                self.files.root.sync_folder(b"/state/staging")
-                self.machine.note(f"staging lost {path!r}")
-                return
+        """Staging loses a result that was fetched, or a part of one."""
+        staged = [
+            path
+            for path in sorted(self.files.root.live)
+            if path.startswith(b"/state/staging/") and path.endswith(b".result")
+        ]
+        if on and not self.calm and staged:
+            path = self.machine.chance.choice(staged)
+            self.files.root.change({path: None})
+            self.files.root.sync_folder(b"/state/staging")
+            self.machine.note(f"staging lost {path!r}")
 
     def _inbox(self, on: bool) -> None:
         self.drops[0].away = on and not self.calm
@@ -382,7 +404,7 @@ class House:
                 return True
             if self.machine.time() - max(started, TROUBLE_SECONDS) > CALM_SECONDS_MAX:
                 self.fail(f"stuck: {await wired.ledger.counts()}")
-            if intake.is_idle() and set(await wired.ledger.counts()) <= {State.HELD, State.DONE, State.FAILED}:
+            if intake.is_idle() and await dispatcher.is_idle():
                 # Nothing but the budget's new day is left to wait for; the machine is off meanwhile.
                 self.off_until = ((self.machine.time() - TO_MIDNIGHT) // 86_400 + 1) * 86_400 + TO_MIDNIGHT
                 return False
@@ -394,19 +416,30 @@ class House:
         def work(db: Any) -> list[str]:
             jobs = []
             for job in held_jobs(db):
-                reason, sha, scale = db.execute(
-                    "SELECT t.reason, j.sha256, j.scale FROM tile t JOIN job j ON j.id = t.job WHERE j.id = ?", (job,)
-                ).fetchone()
-                if "budget" in reason:
+                sha, scale, tiles = self._tiles(db, job)
+                held = [tile for tile in tiles if tile.state == "held"]
+                if all("budget" in tile.reason for tile in held):
                     continue
-                if "waiting at once" not in reason:
-                    key = f"{sha}@{scale:g}"
-                    self.service.allowed[key] = self.service.allowed.get(key, 0) + 1
+                for tile in held:
+                    # Those that were stopped with another one were never submitted, or paid for in vain.
+                    if "waiting at once" not in tile.reason and "budget" not in tile.reason and tile.submits:
+                        key = f"{self._part(sha, tile.rect)}@{scale:g}"
+                        self.service.allowed[key] = self.service.allowed.get(key, 0) + 1
                 jobs.append(job)
             return release(db, jobs, wired.world.clock.wall(), self.config.api.submits_max)
 
         if await wired.ledger.count(State.HELD) and await wired.ledger.write(work):
             dispatcher.poke_all()
+
+    def _tiles(self, db: Any, job: str) -> tuple[str, float, list[Part]]:
+        """A job's content and scale, and its tiles."""
+        sha, scale = db.execute("SELECT sha256, scale FROM job WHERE id = ?", (job,)).fetchone()
+        sql = 'SELECT state, submits, reason, "left", top, width, height FROM tile WHERE job = ? ORDER BY number'
+        return sha, scale, [Part(*row[:3], Rect(*row[3:])) for row in db.execute(sql, (job,))]
+
+    def _part(self, sha: str, rect: Rect) -> str:
+        """The content that is uploaded for a tile."""
+        return hashlib.sha256(part_bytes(self.contents[sha], rect)).hexdigest()
 
     def _told(self, _: Any, level: str, event: dict[str, Any]) -> str:
         if event.pop("exc_info", None):
@@ -426,7 +459,7 @@ class House:
         for sha, data in self.contents.items():
             if size_of(data) is not None:
                 for scale, format_ in zip(self.scales, self.formats, strict=True):
-                    result = result_bytes(data, scale)
+                    result = right_result(data, scale)
                     found[result if format_ == "png" else converted(result, "JPEG")] = sha
         return found
 
@@ -454,6 +487,9 @@ class House:
         """A sidecar says the truth about the file beside it."""
         if "result" not in text:
             return
+        lost = [warning for warning in text["warnings"] if "is lost" in warning]
+        if lost and not self.database.execute("SELECT 1 FROM history WHERE name = 'wanted'").fetchone():
+            self.fail(f"the sidecar {path!r} says: {lost}")
         target = path.removesuffix(b".json")
         node = (volume.durable if durable else volume.live).get(target)
         data = None if node is None or node is FOLDER else node.synced if durable else node.data
@@ -492,7 +528,14 @@ class House:
         objects = set(self.service.objects) - {"check"}
         if objects:
             self.fail(f"objects were left: {sorted(objects)}")
-        staged = self.files.names(Path("/state/staging"))
+        # What was paid for of a picture that lacks another part waits for a person's retry.
+        waits = {
+            job
+            for (job,) in self.database.execute(
+                "SELECT job FROM tile GROUP BY job HAVING sum(state = 'failed') AND sum(state = 'fetched')"
+            )
+        }
+        staged = [name for name in self.files.names(Path("/state/staging")) if name.partition(".")[0] not in waits]
         if staged:
             self.fail(f"staging was left with {staged}")
         billed = {row[0] for row in self.database.execute("SELECT prediction FROM bill")}
@@ -503,35 +546,45 @@ class House:
             parts = [path for path in volume.live if path.endswith(b".part")]
             if parts:
                 self.fail(f"an outbox was left with {parts}")
-        states = dict(self.database.execute("SELECT state, count(*) FROM tile GROUP BY state").fetchall())
-        moving = {state for state in MILESTONES if state is not State.DONE} & states.keys()
+        states = set(self.database.execute("SELECT job, state FROM tile"))
+        moving = {state for job, state in states if job not in waits or state != "fetched"} & set(MILESTONES[:-1])
         if moving:
             self.fail(f"tiles were left in {moving}")
+        self._look_at_history()
         for n, drop in enumerate(self.drops):
             for path, (data, look) in sorted(drop.files.items()):
                 self._look_at_picture(n, path, data, look.size)
+
+    def _look_at_history(self) -> None:
+        """Nothing was paid for a picture while one of its parts had failed or was held."""
+        stopped: dict[str, set[int]] = {}
+        for job, number, name in self.database.execute("SELECT job, number, name FROM history ORDER BY id"):
+            of_job = stopped.setdefault(job, set())
+            if name in ("failed", "withdrawn", "held"):
+                of_job.add(number)
+            elif name in ("retried", "released"):
+                of_job.discard(number)
+            elif name == "submitting" and of_job:
+                self.fail(f"{job} {number} was submitted while {of_job} of it were stopped")
 
     def _look_at_picture(self, folder: int, path: bytes, data: bytes, size: int) -> None:
         outbox = b"/out%d" % folder
         volume = self.volumes[outbox]
         row = self.database.execute(
-            "SELECT p.phase, p.result_path, j.sha256, t.state, t.submits, p.size, t.reason FROM picture p "
-            "JOIN job j ON j.id = p.job JOIN tile t ON t.job = j.id JOIN folder f ON f.id = p.folder "
+            "SELECT p.phase, p.result_path, p.job FROM picture p JOIN folder f ON f.id = p.folder "
             "WHERE f.inbox = ? AND p.path = ?",
             (b"/in%d" % folder, path),
         ).fetchone()
         if row is None:
             self.fail(f"{path!r} was forgotten")
             return
-        phase, result_path, sha, state, submits, _, reason = row
-        about = f"{path!r} ({phase}, {state}, {reason})"
+        phase, result_path, job = row
+        sha, _, tiles = self._tiles(self.database, job)
+        about = f"{path!r} ({phase}, {[(tile.state, tile.reason) for tile in tiles]})"
         if sha != hashlib.sha256(data).hexdigest():
             self.fail(f"{about}: another content is recorded")
-        elif state == "failed":
-            spoiled = [
-                run for run in self.service.runs.values() if run.content.startswith(sha) and run.end != "success"
-            ]
-            if size_of(data) is not None and sha not in self.service.doomed and (not spoiled or submits < 2):
+        elif any(tile.state == "failed" for tile in tiles):
+            if size_of(data) is not None and not any(self._has_a_reason(sha, tile) for tile in tiles):
                 self.fail(f"{about} failed without a reason of its own")
             if outbox + b"/" + path + b".error.json" not in volume.live:
                 self.fail(f"{about} has no report")
@@ -539,10 +592,16 @@ class House:
             self.fail(f"{about} has an end and was not delivered")
         else:
             name = outbox + b"/" + result_path
-            result = result_bytes(data, self.scales[folder])
+            result = right_result(data, self.scales[folder])
             right = result if self.formats[folder] == "png" else converted(result, "JPEG")
             if name not in volume.live or volume.live[name].data != right or name + b".json" not in volume.live:
                 self.fail(f"{about} has no right result at {name!r}")
+
+    def _has_a_reason(self, sha: str, tile: Part) -> bool:
+        """Whether a tile may have failed."""
+        part = self._part(sha, tile.rect)
+        runs = [run for run in self.service.runs.values() if run.content.startswith(part) and run.end != "success"]
+        return part in self.service.doomed or (bool(runs) and tile.submits >= 2)
 
 
 def _is_an_end(error: BaseException) -> bool:

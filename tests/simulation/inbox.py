@@ -2,19 +2,21 @@
 
 import hashlib
 import io
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from simulation.engine import Machine, pause
 from simulation.files import SimFiles
-from simulation.service import size_of
+from simulation.service import joined, part_bytes, size_of
 
 from daemon.ports import Aside, Reading, Scan, mark
-from daemon.rules.faults import Blame, Changed, Fault, NotAPicture, Vanished
+from daemon.rules.faults import Blame, Changed, Fault, Gate, NotAPicture, Vanished
 from daemon.rules.job import Content, Look
 from daemon.rules.settling import Sign
+from daemon.rules.tiles import Rect
+from daemon.rules.traits import Finish, Piece, Prepared
 
 T = TypeVar("T")
 
@@ -160,6 +162,36 @@ class SimPictures:
                 file.write(converted(data, format_))
         except OSError as error:
             raise Fault("It could not be converted.", blame=Blame.HOUSE) from error
+
+    async def prepare(self, source: Path, piece: Piece, payload: Path, keepsake: Path | None) -> Prepared:
+        await self._work()
+        assert keepsake is not None
+        try:
+            with self._files.open(source, "rb") as file:
+                data = file.read()
+            part = part_bytes(data, piece.rect)
+            for path, what in ((payload, part), (keepsake, b"KEPT:" + data)):
+                with self._files.open(path, "wb") as file:
+                    file.write(what)
+        except OSError as error:
+            raise Fault("It could not be cut.", blame=Blame.HOUSE, gate=Gate.STAGING) from error
+        return Prepared("PNG", len(part), "grey")
+
+    async def finish(
+        self, parts: Sequence[tuple[Path, Rect]], keepsake: Path | None, finish: Finish, target: Path
+    ) -> tuple[bool, list[str]]:
+        await self._work()
+        try:
+            data = []
+            for path, rect in parts:
+                with self._files.open(path, "rb") as file:
+                    data.append((file.read(), rect))
+            with self._files.open(target, "wb") as file:
+                whole = joined(data, finish.size)
+                file.write(whole if finish.format == "PNG" else converted(whole, finish.format))
+        except OSError as error:
+            raise Fault("It could not be joined.", blame=Blame.HOUSE, gate=Gate.STAGING) from error
+        return True, [] if keepsake is not None else ["What it had besides its pixels is lost."]
 
     def close(self) -> None:
         """Nothing to let go of."""

@@ -8,7 +8,7 @@ it, with every fault that the contract knows. What must never happen is told to 
 import hashlib
 import io
 import random
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
@@ -18,10 +18,15 @@ from daemon.ports import Asset, Progress, Running, Spoiled, Succeeded
 from daemon.rules.faults import Blame, Changed, Created, Expired, Fault, Gate, NotAPicture, Outlook, Unknown
 from daemon.rules.hooks import Hook
 from daemon.rules.recipe import Recipe
+from daemon.rules.tiles import Rect, cut
 
 PRICE = 0.004
 HISTORY_SECONDS_SPARE = 300.0
 CREATE_SECONDS_MAX = 6.0
+# With these, a picture of 8 x 4 pixels has two tiles, one of 9 x 5 three and one of 8 x 8 four.
+PIXELS_MAX = 25
+OVERLAP = 1
+SIZES = [*[(4, 3)] * 3, (8, 4), (9, 5), (8, 8)]
 
 
 def source_bytes(number: int, width: int = 4, height: int = 3, *, good: bool = True) -> bytes:
@@ -42,6 +47,39 @@ def result_bytes(source: bytes, scale: float) -> bytes:
     assert size is not None
     digest = hashlib.sha256(source).hexdigest()[:16].encode()
     return b"RESULT %d %d %s END" % (round(size[0] * scale), round(size[1] * scale), digest)
+
+
+def part_bytes(source: bytes, rect: Rect) -> bytes:
+    """What is uploaded of a picture that is cut, as `SimPictures.prepare` makes it; of one that is not, the picture."""
+    if size_of(source) == (rect.width, rect.height):
+        return source
+    name = b"%s@%d,%d" % (hashlib.sha256(source).hexdigest()[:16].encode(), rect.left, rect.top)
+    return b"PIC %d %d %s END" % (rect.width, rect.height, name)
+
+
+def joined(parts: Sequence[tuple[bytes, Rect]], size: tuple[int, int]) -> bytes:
+    """One result of those of several tiles; every byte of each counts, and where it belongs."""
+    places = [
+        b"%d,%d:%s" % (rect.left, rect.top, hashlib.sha256(part).hexdigest()[:16].encode()) for part, rect in parts
+    ]
+    return b"RESULT %d %d %s END" % (*size, b"+".join(places))
+
+
+def tiles_of(source: bytes, scale: float) -> tuple[Rect, ...]:
+    """How a picture is cut."""
+    size = size_of(source)
+    assert size is not None
+    return cut(*size, PIXELS_MAX, OVERLAP, scale)
+
+
+def right_result(source: bytes, scale: float) -> bytes:
+    """What has to be in the outbox, before it is converted."""
+    rects = tiles_of(source, scale)
+    if len(rects) == 1:
+        return result_bytes(source, scale)
+    size = rects[-1].right, rects[-1].bottom
+    parts = [(result_bytes(part_bytes(source, rect), scale), rect) for rect in rects]
+    return joined(parts, (round(size[0] * scale), round(size[1] * scale)))
 
 
 @dataclass

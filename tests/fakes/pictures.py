@@ -1,0 +1,34 @@
+"""Cutting and joining as plain text, for tests of what lies above the Pictures port; the rest is real."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+from daemon.adapters.picture import VipsPictures
+from daemon.rules.tiles import Rect
+from daemon.rules.traits import Finish, Piece, Prepared
+
+
+class FakePictures(VipsPictures):
+    """The Pictures port. on_prepare: is awaited inside each cut."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.on_prepare: Callable[[Piece], Awaitable[None]] | None = None
+        self.finishes: list[Finish] = []
+
+    async def prepare(self, source: Path, piece: Piece, payload: Path, keepsake: Path | None) -> Prepared:
+        if self.on_prepare is not None:
+            await self.on_prepare(piece)
+        part = b"%d,%d of " % (piece.rect.left, piece.rect.top) + source.read_bytes()
+        payload.write_bytes(part)
+        if keepsake is not None:
+            keepsake.write_bytes(b"kept")
+        return Prepared("PNG", len(part), "grey")
+
+    async def finish(
+        self, parts: Sequence[tuple[Path, Rect]], keepsake: Path | None, finish: Finish, target: Path
+    ) -> tuple[bool, list[str]]:
+        self.finishes.append(finish)
+        found = [b"%d,%d=%s" % (rect.left, rect.top, path.read_bytes()) for path, rect in parts]
+        target.write_bytes(b"+".join(found + ([keepsake.read_bytes()] if keepsake is not None else [])))
+        return True, ["It was joined."]

@@ -1,0 +1,332 @@
+"""Pictures that were cut, in the shell: parts are cut and uploaded, stopped together, joined and delivered."""
+
+import asyncio
+import dataclasses
+import errno
+import json
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from fakes.clock import FakeClock
+from fakes.facts import BILL, settled, sha
+from fakes.pictures import FakePictures
+from fakes.predictor import refused
+from shell_kit import House, SmallFiles, fly, house, wait_for_gates
+
+import daemon
+from daemon.rules.faults import Fault, Gate
+from daemon.rules.job import Tile, Whole
+from daemon.rules.lifecycle import NEVER, Failed, Held, State
+from daemon.rules.tiles import Rect
+from daemon.rules.traits import Finish, Piece
+
+SCHEMA = json.loads((Path(daemon.__file__).parent / "sidecar.schema.json").read_text())
+RECTS = (Rect(0, 0, 4, 4), Rect(3, 0, 4, 4), Rect(6, 0, 4, 4))
+DATA = b"a large picture"
+JOINED = b"0,0=result 0+3,0=result 1+6,0=result 2"
+GIVEN_UP = Failed("The model refuses it.", "Look at it.", "picture")
+DOUBT = Held("In doubt.", "Look.", NEVER)
+
+
+@dataclasses.dataclass
+class Cuttery:
+    """A house where pictures are cut."""
+
+    house: House
+    pictures: FakePictures
+
+    async def admit(self, path: str = "a.png", data: bytes = DATA) -> Whole:
+        """Drop a picture that is cut into three."""
+        at_work = self.house.folders[0]
+        self.house.drop(path, data)
+        look = await at_work.inbox.look(os.fsencode(path))
+        file = settled(os.fsencode(path), data, look=look, tiles=RECTS)
+        await self.house.ledger.admit(file, "oldest", True, None, self.house.clock.wall())
+        return await self.now(file.recipe.job_id(file.content.sha256))
+
+    async def fetched(self, *numbers: int, path: str = "a.png") -> Whole:
+        """One whose tiles with these numbers are in staging, with what is kept of the first."""
+        whole = await self.admit(path)
+        for number in numbers:
+            tile = await self.house.bring(whole.tiles[number], State.READY)
+            await self.stage(tile)
+        return await self.now(whole.job.id)
+
+    async def stage(self, tile: Tile) -> Tile:
+        result = b"result %d" % tile.number
+        self.house.disk.staged(tile).write_bytes(result)
+        return await self.house.bring(tile, State.FETCHED, result)
+
+    async def deliver(self) -> int:
+        """Write all that is due now, once; how many that was."""
+        due = await self.house.dispatcher.delivery.find(self.house.folders[0].id, 99, set())
+        for picture, whole in due:
+            await self.house.dispatcher.delivery.write(picture, whole)
+        return len(due)
+
+    async def now(self, job: str) -> Whole:
+        return await self.house.ledger.whole(job)
+
+    async def states(self, whole: Whole) -> list[State]:
+        return [tile.state for tile in (await self.now(whole.job.id)).tiles]
+
+    @property
+    def staging(self) -> set[str]:
+        """What is there, without the job's name."""
+        return {name.partition(".")[2] for name in os.listdir(self.house.config.state_dir / "staging")}
+
+    def sidecar(self, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.house.outbox / name).read_text())
+        return found
+
+
+@asynccontextmanager
+async def cuttery(root: Path, clock: FakeClock, **more: Any) -> AsyncIterator[Cuttery]:
+    pictures = FakePictures()
+    async with house(root, clock, pictures=pictures, **more) as at_work:
+        yield Cuttery(at_work, pictures)
+
+
+@pytest.fixture
+async def shop(tmp_path: Path, clock: FakeClock) -> AsyncIterator[Cuttery]:
+    async with cuttery(tmp_path, clock) as shop:
+        yield shop
+
+
+# Delivered
+
+
+async def test_the_parts_are_joined_and_the_sidecar_has_them_all(shop: Cuttery) -> None:
+    whole = await shop.fetched(0, 1)
+    assert await shop.deliver() == 0
+    shop.house.clock.advance(60.0)
+    await shop.stage(await shop.house.bring(whole.tiles[2], State.READY))
+    assert await shop.deliver() == 1
+    assert (shop.house.outbox / "a_x2.png").read_bytes() == JOINED
+    assert shop.pictures.finishes == [Finish((20, 8), "PNG", 92)]
+    facts = shop.sidecar("a_x2.png.json")
+    jsonschema.validate(facts, SCHEMA)
+    assert (facts["source"]["width"], facts["result"]["width"], facts["result"]["height"]) == (10, 20, 8)
+    assert facts["result"]["sha256"] == sha(JOINED)
+    prediction = facts["prediction"]
+    assert prediction.pop("tiles") == [
+        {
+            "id": f"prediction-{whole.job.id}-{number}",
+            "left": rect.left,
+            "top": 0,
+            "width": 4,
+            "height": 4,
+            "submits": 1,
+            "predict_seconds": BILL.predict_seconds,
+            "cost_usd": BILL.cost_usd,
+        }
+        for number, rect in enumerate(RECTS)
+    ]
+    assert BILL.predict_seconds is not None
+    assert prediction == {
+        "api": "a fake",
+        "submits": 3,
+        "predict_seconds": pytest.approx(3 * BILL.predict_seconds),
+        "cost_usd": pytest.approx(3 * BILL.cost_usd),
+        "reused": False,
+    }
+    assert facts["warnings"] == ["It was joined."]
+    assert facts["times"]["uploaded"] > facts["times"]["admitted"], "as the last tile was"
+    assert await shop.states(whole) == [State.DONE] * 3
+    assert shop.staging == set()
+
+
+@pytest.mark.parametrize(("format_", "name"), [("jpeg", "a_x2.jpg"), ("webp", "a_x2.webp")])
+async def test_they_are_joined_in_the_format_that_is_wanted(
+    tmp_path: Path, clock: FakeClock, format_: str, name: str
+) -> None:
+    async with cuttery(tmp_path, clock, folder={"format": format_, "quality": 80}) as shop:
+        await shop.fetched(0, 1, 2)
+        assert await shop.deliver() == 1
+        assert (shop.house.outbox / name).read_bytes() == JOINED, "and not converted again"
+        assert shop.pictures.finishes == [Finish((20, 8), format_.upper(), 80)]
+
+
+async def test_a_copy_gets_the_same(shop: Cuttery) -> None:
+    await shop.fetched(0, 1, 2)
+    await shop.deliver()
+    await shop.admit("copy.png")
+    assert await shop.deliver() == 1
+    assert (shop.house.outbox / "copy_x2.png").read_bytes() == JOINED
+    assert shop.sidecar("copy_x2.png.json")["prediction"]["reused"]
+    assert len(shop.pictures.finishes) == 1, "from the first one's result"
+
+
+async def test_a_copy_whose_result_nobody_has_is_fetched_again_in_all_its_parts(shop: Cuttery) -> None:
+    whole = await shop.fetched(0, 1, 2)
+    await shop.deliver()
+    (shop.house.outbox / "a_x2.png").unlink()
+    await shop.admit("copy.png")
+    await shop.deliver()
+    assert await shop.states(whole) == [State.READY] * 3
+    for tile in (await shop.now(whole.job.id)).tiles:
+        await shop.stage(tile)
+    assert await shop.deliver() == 1
+    assert (shop.house.outbox / "copy_x2.png").read_bytes() == JOINED
+    assert [tile.submits for tile in (await shop.now(whole.job.id)).tiles] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("damage", ["gone", "changed"])
+async def test_a_part_that_staging_lost_is_fetched_again_alone(shop: Cuttery, damage: str) -> None:
+    whole = await shop.fetched(0, 1, 2)
+    lost = shop.house.disk.staged(whole.tiles[1])
+    lost.unlink() if damage == "gone" else lost.write_bytes(b"result X")
+    await shop.deliver()
+    assert await shop.states(whole) == [State.FETCHED, State.READY, State.FETCHED]
+    assert os.listdir(shop.house.outbox) == [".esrgand-outbox"] or not os.listdir(shop.house.outbox)
+    await shop.stage((await shop.now(whole.job.id)).tiles[1])
+    assert await shop.deliver() == 1
+    assert (shop.house.outbox / "a_x2.png").read_bytes() == JOINED
+
+
+async def test_a_report_speaks_of_the_part_that_failed(shop: Cuttery) -> None:
+    """What is paid stays where it is, also after a restart, for the day when somebody wants another try."""
+    whole = await shop.fetched(0)
+    submitted = await shop.house.bring(whole.tiles[1], State.SUBMITTED)
+    await shop.house.dispatcher.record(submitted, GIVEN_UP, bill=BILL)
+    assert await shop.states(whole) == [State.FETCHED, State.FAILED, State.FAILED]
+    assert await shop.deliver() == 1
+    report = shop.sidecar("a.png.error.json")
+    assert (report["reason"], report["submits"]) == (GIVEN_UP.reason, 2)
+    assert report["cost_usd"] == pytest.approx(2 * BILL.cost_usd)
+    await shop.house.disk.prepare(await shop.house.ledger.jobs_in(State.FETCHED))
+    assert shop.staging == {"0.result"}
+    await shop.admit()
+    assert await shop.states(whole) == [State.FETCHED, State.ADMITTED, State.ADMITTED]
+
+
+# Uploaded
+
+
+async def test_a_part_is_cut_in_staging_and_uploaded(shop: Cuttery) -> None:
+    whole = await shop.admit()
+    await shop.house.dispatcher._upload(whole.tiles[1])
+    tile = await shop.house.now(whole.tiles[1])
+    assert (tile.state, tile.likeness) == (State.UPLOADED, "grey")
+    assert list(shop.house.storage.objects.values()) == [b"3,0 of " + DATA]
+    assert shop.staging == {"1.kept"}
+    for other in (whole.tiles[0], whole.tiles[2]):
+        await shop.house.dispatcher._upload(other)
+    assert len(set(shop.house.storage.puts)) == 3, "each has an object of its own"
+
+
+async def test_what_is_kept_is_there_when_they_are_joined(shop: Cuttery) -> None:
+    whole = await shop.admit()
+    for tile in whole.tiles:
+        await shop.house.dispatcher._upload(tile)
+    for tile in (await shop.now(whole.job.id)).tiles:
+        await shop.stage(await shop.house.bring(tile, State.READY))
+    await shop.house.disk.prepare(await shop.house.ledger.jobs_in(State.FETCHED))
+    assert await shop.deliver() == 1
+    assert (shop.house.outbox / "a_x2.png").read_bytes() == JOINED + b"+kept"
+    assert shop.staging == set()
+
+
+@pytest.mark.parametrize("error", [None, errno.EIO])
+async def test_where_nothing_can_be_cut_uploads_wait(tmp_path: Path, clock: FakeClock, error: int | None) -> None:
+    files = SmallFiles()
+    async with cuttery(tmp_path, clock, files=files) as shop:
+        whole = await shop.admit()
+        if error is None:
+            files.rooms["staging"] = len(DATA)
+        else:
+            files.broken["staging"] = OSError(error, os.strerror(error))
+        await shop.house.dispatcher._upload(whole.tiles[0])
+        assert [closed.name for closed in shop.house.gates.closed()] == [Gate.STAGING]
+        tile = await shop.house.now(whole.tiles[0])
+        assert (tile.state, tile.attempts) == (State.ADMITTED, 0)
+        files.rooms.clear()
+        files.broken.clear()
+        wait_for_gates(shop.house)
+        await shop.house.dispatcher._upload(tile)
+        assert (await shop.house.now(tile)).state is State.UPLOADED
+        assert shop.house.gates.closed() == []
+
+
+# Stopped together
+
+
+@pytest.mark.parametrize("event", [GIVEN_UP, DOUBT], ids=lambda event: event.name)
+async def test_an_upload_under_way_comes_too_late_and_is_swept(shop: Cuttery, event: Failed | Held) -> None:
+    whole = await shop.admit()
+    first, second = whole.tiles[:2]
+    upload = shop.house.dispatcher.lanes["upload"]
+    upload.in_hand.add(second.key)
+
+    async def stop(_: Piece) -> None:
+        await shop.house.dispatcher.record(first, event)
+        await shop.house.dispatcher.sweep.step()
+
+    shop.pictures.on_prepare = stop
+    await shop.house.dispatcher._upload(second)
+    upload.in_hand.clear()
+    assert {tile.state for tile in (await shop.now(whole.job.id)).tiles} <= {State.FAILED, State.HELD}
+    assert len(shop.house.storage.objects) == 1
+    assert not shop.house.dispatcher.sweep.is_done
+    await shop.house.dispatcher.sweep.step()
+    assert shop.house.storage.objects == {}
+    assert [line["step"] for line in shop.house.told("overtaken")] == ["uploaded"]
+    assert shop.staging <= {"1.kept"}
+
+
+async def test_one_that_waited_for_a_worker_is_not_uploaded(shop: Cuttery) -> None:
+    whole = await shop.admit()
+    await shop.house.dispatcher.record(whole.tiles[0], DOUBT)
+    await shop.house.dispatcher._upload(whole.tiles[1])
+    assert shop.house.storage.puts == []
+
+
+@pytest.mark.parametrize("event", [GIVEN_UP, DOUBT], ids=lambda event: event.name)
+async def test_one_that_is_ready_to_leave_stays(shop: Cuttery, event: Failed | Held) -> None:
+    """It stands before a slot that is taken while another part of its picture is stopped."""
+    whole = await shop.admit()
+    for tile in whole.tiles[:2]:
+        await shop.house.dispatcher._upload(tile)
+    first, second, _ = (await shop.now(whole.job.id)).tiles
+    await shop.house.dispatcher.record(first, event)
+    assert (await fly(shop.house, second)).state in (State.FAILED, State.HELD)
+    assert shop.house.predictor.urls == []
+    assert (await shop.house.now(second)).submits == 0
+
+
+@pytest.mark.parametrize(("create", "state"), [(None, State.READY), (refused(), State.FAILED)])
+async def test_one_whose_create_is_under_way_goes_on_if_it_is_paid(
+    shop: Cuttery, create: Fault | None, state: State
+) -> None:
+    whole = await shop.admit()
+    for tile in whole.tiles[:2]:
+        await shop.house.dispatcher._upload(tile)
+    first, second, _ = (await shop.now(whole.job.id)).tiles
+
+    async def stop(_: str) -> None:
+        await shop.house.dispatcher.record(first, GIVEN_UP)
+
+    shop.house.predictor.on_create = stop
+    shop.house.predictor.creates.append(create)
+    with nullcontext() if create is None else pytest.raises(Fault):
+        await fly(shop.house, second)
+    assert await shop.states(whole) == [State.FAILED, state, State.FAILED]
+    assert (await shop.house.now(second)).submits == (create is None)
+
+
+async def test_a_new_day_lets_all_of_them_go_on_once(shop: Cuttery) -> None:
+    whole = await shop.admit()
+    at = shop.house.clock.wall() + 60.0
+    await shop.house.dispatcher.record(whole.tiles[0], Held("The budget is reached.", "Wait.", at))
+    held = (await shop.now(whole.job.id)).tiles
+    shop.house.clock.advance(61.0)
+    await asyncio.gather(*(shop.house.dispatcher._release(tile) for tile in held[:1]))
+    for tile in held[1:]:
+        await shop.house.dispatcher._release(tile)
+    assert await shop.states(whole) == [State.ADMITTED] * 3
+    assert [line["tile"] for line in shop.house.told("released")] == [0]
