@@ -8,7 +8,7 @@ fake has one conformance suite in `tests/conformance/`, run on the fake and on e
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Protocol, TypeVar
 
@@ -16,6 +16,7 @@ from daemon.rules.hooks import Hook
 from daemon.rules.job import Content, Look, Picture, Tile
 from daemon.rules.recipe import Recipe
 from daemon.rules.settling import Sign
+from daemon.rules.traits import Measured, Piece, Prepared, Traits
 
 T = TypeVar("T")
 
@@ -164,12 +165,13 @@ class Predictor(Protocol):
 class Reading:
     """What a file holds. sign: why it may not be complete, or None; reason: the same as a sentence.
 
-    With a hard sign the content has no format and no size.
+    The content's width and height are the upright picture's. With a hard sign it has no format and no size.
     """
 
     content: Content
     sign: Sign | None = None
     reason: str = ""
+    traits: Traits = field(default_factory=Traits)
 
 
 Aside = Callable[[Callable[[], Reading]], Awaitable[Reading]]
@@ -184,9 +186,20 @@ class Pictures(Protocol):
         aside: an inbox's, to run in the inbox's own threads, which may hang as it does.
         """
 
-    async def measure(self, path: Path, pixels_max: int) -> tuple[int, int, str]:
-        """Width, height and format of a result that must decode whole; raises NotAPicture where it does not, and,
-        before decoding it, where it has more than `pixels_max` pixels."""
+    async def prepare(self, source: Path, piece: Piece, payload: Path, keepsake: Path | None) -> Prepared:
+        """Write what is to be uploaded of a source, and what `finish` needs although the source may be gone by then.
+
+        payload: gets the piece of the upright picture, without metadata, never worse than the source. keepsake: gets
+        the metadata of the whole picture, or None where another piece's has it. Raises NotAPicture where the source
+        does not decode, Fault (HOUSE) where the files cannot be written.
+        """
+
+    async def measure(self, path: Path, pixels_max: int, likeness: str = "") -> Measured:
+        """Look at a result that must decode whole; raises NotAPicture where it does not, and, before decoding it,
+        where it has more than `pixels_max` pixels.
+
+        likeness: of the payload that it was made from; raises Unlike where the result does not look like it.
+        """
 
     async def convert(self, source: Path, target: Path, format_: str, quality: int) -> None:
         """Write a staged result again as JPEG or WEBP (or PNG). quality: 1 to 100."""

@@ -123,7 +123,8 @@ async def read(pictures: VipsPictures, path: Path, data: bytes) -> Reading:
 async def measured(pictures: VipsPictures, path: Path, pixels_max: int) -> tuple[int, int, str] | None:
     """Width, height and format, or None where it is no picture; anything else fails the test."""
     try:
-        return await pictures.measure(path, pixels_max)
+        measured = await pictures.measure(path, pixels_max)
+        return measured.width, measured.height, measured.format
     except NotAPicture as fault:
         assert_fault(fault)
         return None

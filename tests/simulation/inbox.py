@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -15,6 +15,8 @@ from daemon.ports import Aside, Reading, Scan, mark
 from daemon.rules.faults import Blame, Changed, Fault, NotAPicture, Vanished
 from daemon.rules.job import Content, Look
 from daemon.rules.settling import Sign
+from daemon.rules.tiles import Rect
+from daemon.rules.traits import Finish, Measured, Piece, Prepared
 
 T = TypeVar("T")
 
@@ -136,7 +138,23 @@ class SimPictures:
             return Reading(Content(digest, len(data), 0, 0, ""), Sign.HARD, "It does not decode.")
         return Reading(Content(digest, len(data), *size, "PNG"))
 
-    async def measure(self, path: Path, pixels_max: int) -> tuple[int, int, str]:
+    async def prepare(self, source: Path, piece: Piece, payload: Path, keepsake: Path | None) -> Prepared:
+        await self._work()
+        try:
+            with self._files.open(source, "rb") as file:
+                data = file.read()
+            if size_of(data) is None:
+                raise NotAPicture("It does not decode.")
+            with self._files.open(payload, "wb") as file:
+                file.write(data)
+            if keepsake is not None:
+                with self._files.open(keepsake, "wb") as file:
+                    file.write(b"keepsake")
+        except OSError as error:
+            raise Fault("It could not be made ready.", blame=Blame.HOUSE) from error
+        return Prepared("PNG", len(data), "")
+
+    async def measure(self, path: Path, pixels_max: int, likeness: str = "") -> Measured:
         await self._work()
         try:
             with self._files.open(path, "rb") as file:
@@ -147,7 +165,16 @@ class SimPictures:
             raise NotAPicture("The result does not decode.")
         if size[0] * size[1] > pixels_max:
             raise NotAPicture("The result is far too large.")
-        return (*size, format_)
+        return Measured(*size, format_)
+
+    async def finish(
+        self, parts: Sequence[tuple[Path, Rect]], keepsake: Path | None, finish: Finish, target: Path
+    ) -> tuple[bool, list[str]]:
+        [(source, _)] = parts
+        if finish.format == "PNG":
+            return False, []
+        await self.convert(source, target, finish.format, finish.quality)
+        return True, []
 
     async def convert(self, source: Path, target: Path, format_: str, quality: int) -> None:
         await self._work()
