@@ -16,7 +16,8 @@ from daemon.rules.hooks import Hook
 from daemon.rules.job import Content, Look, Picture, Tile
 from daemon.rules.recipe import Recipe
 from daemon.rules.settling import Sign
-from daemon.rules.traits import Measured, Piece, Prepared, Traits
+from daemon.rules.tiles import Rect
+from daemon.rules.traits import Finish, Measured, Piece, Prepared, Traits
 
 T = TypeVar("T")
 
@@ -199,6 +200,16 @@ class Pictures(Protocol):
         where it has more than `pixels_max` pixels.
 
         likeness: of the payload that it was made from; raises Unlike where the result does not look like it.
+        """
+
+    async def finish(
+        self, parts: Sequence[tuple[Path, Rect]], keepsake: Path | None, finish: Finish, target: Path
+    ) -> tuple[bool, list[str]]:
+        """Make the outbox's file from the results of a picture's pieces; returns whether there was anything to do,
+        and what has to be said about it, as sentences.
+
+        parts: row by row, each with where it belongs in the whole result. Where the one part is already all that is
+        wanted, no target is written. Raises Fault (HOUSE).
         """
 
     async def convert(self, source: Path, target: Path, format_: str, quality: int) -> None:

@@ -6,6 +6,7 @@ parts. A file that is not built as its format says raises Misbuilt; nothing else
 """
 
 import contextlib
+import io
 import struct
 import zlib
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ JPEG_HEAD, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 SOS, APP0, APP14, APP15, COM = 0xDA, 0xE0, 0xEE, 0xEF, 0xFE
 RESTARTS = range(0xD0, 0xD8)
 WEBP_NEEDED = (b"VP8X", b"ALPH", b"VP8 ", b"VP8L")
-WEBP_ICC, WEBP_EXIF, WEBP_XMP = 0x20, 0x08, 0x04
+WEBP_ICC, WEBP_ALPHA, WEBP_EXIF, WEBP_XMP = 0x20, 0x10, 0x08, 0x04
 BLOCK = 1 << 16
 
 
@@ -34,7 +35,8 @@ def _exactly(file: BinaryIO, count: int) -> bytes:
     return data
 
 
-def _copy(source: BinaryIO, target: BinaryIO, count: int) -> None:
+def copy_bytes(source: BinaryIO, target: BinaryIO, count: int) -> None:
+    """Copy so many bytes from where a file stands."""
     while count:
         block = _exactly(source, min(count, BLOCK))
         target.write(block)
@@ -98,7 +100,7 @@ def _scrub_png(source: BinaryIO, target: BinaryIO) -> None:
     target.write(PNG_HEAD)
     for kind, length in png_chunks(source):
         if kind in PNG_NEEDED:
-            _copy(source, target, length + 12)
+            copy_bytes(source, target, length + 12)
         elif not kind[0] & 0x20:
             raise Misbuilt  # It is needed, and nobody knows what for.
 
@@ -197,6 +199,13 @@ def webp_chunks(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
         at += 8 + length + length % 2
 
 
+def webp_parts(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Kind and body of each chunk of a whole file."""
+    file = io.BytesIO(data)
+    for kind, length in webp_chunks(file):
+        yield kind, _exactly(file, length)
+
+
 def webp_chunk(kind: bytes, body: bytes) -> bytes:
     """A whole chunk, with its length and what fills it up."""
     return struct.pack("<4sI", kind, len(body)) + body + b"\0" * (len(body) % 2)
@@ -213,7 +222,7 @@ def _scrub_webp(source: BinaryIO, target: BinaryIO) -> None:
             target.write(webp_chunk(kind, bytes(body[:10])))
         elif kind in WEBP_NEEDED:
             target.write(struct.pack("<4sI", kind, length))
-            _copy(source, target, length)
+            copy_bytes(source, target, length)
             target.write(b"\0" * (length % 2))
     size = target.tell() - 8
     target.seek(4)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from daemon.adapters import exif
 
 XMP_BYTES_MAX = 4 << 20
-BLOCK_BYTES_MAX = 16 << 20
+BLOCK_BYTES_MAX = 7_000_000  # libpng reads no larger ones
 IPTC_RESOURCE = b"8BIM\x04\x04"
 PHOTOSHOP = b"Photoshop 3.0\0"
 RAW_IPTC = "Raw profile type iptc"
@@ -47,7 +47,10 @@ def kept(raw: Metadata, strip_gps: bool) -> tuple[Metadata, list[str]]:
     for name, data in found.items():
         if data is None:
             warnings.append(f"The picture's {name.upper()} data is damaged and was left out.")
-    icc = raw.icc if len(raw.icc) <= BLOCK_BYTES_MAX else b""
+    icc = raw.icc
+    if len(icc) > BLOCK_BYTES_MAX:
+        icc = b""
+        warnings.append("The picture's colour profile is far too large and was left out.")
     return Metadata(icc, *(found[name] or b"" for name in ("exif", "xmp", "iptc"))), warnings
 
 

@@ -9,12 +9,13 @@ on its way) or NotAPicture (a result must be whole).
 import asyncio
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from daemon.adapters import chunks
+from daemon.adapters.finish import finish as finished
 from daemon.adapters.likeness import look
 from daemon.adapters.payload import prepare
 from daemon.adapters.pixels import first_line, format_of, opened, traits_of, upright_size, vips
@@ -23,7 +24,8 @@ from daemon.rules import resemblance
 from daemon.rules.faults import Blame, Fault, Gate, NotAPicture
 from daemon.rules.job import Content
 from daemon.rules.settling import Sign
-from daemon.rules.traits import Measured, Piece, Prepared
+from daemon.rules.tiles import Rect
+from daemon.rules.traits import Finish, Measured, Piece, Prepared
 
 T = TypeVar("T")
 TAIL_BYTES = 4096
@@ -129,6 +131,12 @@ class VipsPictures:
             resemblance.compare(source, found)
         traits = traits_of(image)
         return Measured(image.width, image.height, format_, traits.bands, traits.alpha, traits.depth)
+
+    async def finish(
+        self, parts: Sequence[tuple[Path, Rect]], keepsake: Path | None, finish: Finish, target: Path
+    ) -> tuple[bool, list[str]]:
+        """Make the outbox's file."""
+        return await self._run(finished, parts, keepsake, finish, target)
 
     async def convert(self, source: Path, target: Path, format_: str, quality: int) -> None:
         """Write a result in another format."""
