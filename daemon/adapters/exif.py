@@ -95,7 +95,7 @@ class _Tiff:
     def set(self, entry: _Entry | None, type_: int, value: int) -> None:
         """Give an entry one number, where it is there."""
         if entry is not None:
-            body = struct.pack(self.order + ("HI" if type_ == LONG else "HIHH"), type_, 1, value, *[0] * (type_ < LONG))
+            body = struct.pack(self.order + ("HII" if type_ == LONG else "HIH2x"), type_, 1, value)
             self.data[entry.at + 2 : entry.at + ENTRY] = body
 
     def remove(self, ifd: _Ifd, tag: int) -> None:
