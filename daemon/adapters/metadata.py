@@ -101,7 +101,7 @@ def _without(packet: bytes, name: bytes) -> bytes | None:
             return None
         at = close + len(found[1]) + 3
     packet = b"".join(parts) + packet[at:]
-    return None if re.search(name + rb"\s*[=>/]", packet) else packet
+    return None if re.search(name + rb"\s*([=>/]|$)", packet) else packet
 
 
 def _set(packet: bytes, name: bytes, value: bytes) -> bytes:

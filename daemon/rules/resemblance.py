@@ -112,7 +112,7 @@ def _compare(source: Cells, result: Cells, correlation: float) -> None:
     likeness = _correlation(wanted, found)
     if likeness < correlation * spread / math.hypot(spread, NOISE):
         turned = max((_correlation(_centred(each), found) for each in _turned(source)), default=0.0)
-        raise Unlike(TURNED_RESULT if turned > max(likeness, CORRELATION) else OTHER)
+        raise Unlike(TURNED_RESULT if turned > max(likeness, CORRELATION) and shift <= SHIFT_MAX else OTHER)
     if shift > SHIFT_MAX or not CONTRAST[0] <= found_spread / spread <= CONTRAST[1]:
         raise Unlike(WRONG_COLOURS)
     for each in _turned(source):

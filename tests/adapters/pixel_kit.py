@@ -126,6 +126,7 @@ def layer(seed: int, width: int = WIDTH, height: int = HEIGHT) -> pyvips.Image:
     return ramp + pyvips.Image.gaussnoise(width, height, mean=10, sigma=8, seed=seed)
 
 
+@cache
 def picture(kind: str, width: int = WIDTH, height: int = HEIGHT) -> pyvips.Image:
     """grey, grey16, greya, rgb, rgb16, rgba, rgba16 or cmyk."""
     bands = {"grey": 1, "grey16": 1, "greya": 2, "rgb": 3, "rgb16": 3, "rgba": 4, "rgba16": 4, "cmyk": 4}[kind]
