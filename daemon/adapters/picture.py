@@ -2,45 +2,38 @@
 Picture: decoding with libvips, in a small thread pool of its own.
 
 One sequential pass that stops at the first warning tells a whole picture from a truncated or damaged one, in little
-memory. What libvips raises becomes a sign (a source may still be on its way) or NotAPicture (a result must be whole).
+memory; what no decoder takes line by line is held to a limit. What libvips raises becomes a sign (a source may still be
+on its way) or NotAPicture (a result must be whole).
 """
 
 import asyncio
 import hashlib
 import os
-import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
+from daemon.adapters import chunks
+from daemon.adapters.finish import finish as finished
+from daemon.adapters.likeness import look
+from daemon.adapters.payload import prepare
+from daemon.adapters.pixels import first_line, format_of, opened, traits_of, upright_size, vips
 from daemon.ports import Aside, Reading
-from daemon.rules.faults import Blame, Fault, Gate, NotAPicture, Outlook
+from daemon.rules import resemblance
+from daemon.rules.faults import Blame, Fault, Gate, NotAPicture
 from daemon.rules.job import Content
 from daemon.rules.settling import Sign
 from daemon.rules.tiles import Rect
-from daemon.rules.traits import Finish, Piece, Prepared
-
-if TYPE_CHECKING:
-    import pyvips
+from daemon.rules.traits import Finish, Measured, Piece, Prepared
 
 T = TypeVar("T")
-FORMATS = {"jpegload": "JPEG", "pngload": "PNG", "webpload": "WEBP"}
 TAIL_BYTES = 4096
 PNG_END = b"IEND\xaeB`\x82"
 HASH_BYTES = 1 << 20
-
-
-def _vips() -> Any:
-    """libvips, set up for a long life: no cache by file name, only well-tested loaders, no threads of its own."""
-    import pyvips
-
-    # Its warnings do not say which picture they are about, and a small file may cause them by the thousand.
-    pyvips.logger.setLevel("CRITICAL")
-    pyvips.cache_set_max(0)
-    pyvips.concurrency_set(1)
-    pyvips.block_untrusted_set(True)
-    return pyvips
+# Interlaced PNG, progressive JPEG and WebP are decoded whole: 89 megapixels of a camera's JPEG, 48 of WebP. A service
+# has no reason to interlace; 48 megapixels that were took 171 MiB.
+HELD_BYTES_MAX, HELD_RESULT_BYTES_MAX = 256 << 20, 128 << 20
 
 
 class VipsPictures:
@@ -65,45 +58,59 @@ class VipsPictures:
         return await self._run(self._read, source)
 
     def _read(self, source: BinaryIO) -> Reading:
-        vips = _vips()
+        libvips = vips()
         try:
             digest, size, head, tail = _hashed(source)
+            animated, held = _peeked(source)
         except OSError as error:
             raise Fault(f"The file cannot be read: {error.strerror}.", blame=Blame.HOUSE) from error
         empty = Content(digest, size, 0, 0, "")
         try:
-            image = vips.Image.new_from_source(
-                vips.Source.new_from_descriptor(source.fileno()), "", access="sequential", fail_on="warning"
+            image = libvips.Image.new_from_source(
+                libvips.Source.new_from_descriptor(source.fileno()), "", access="sequential", fail_on="warning"
             )
-            format_ = FORMATS.get(str(image.get("vips-loader")).removesuffix("_source"), "")
+            format_ = format_of(image)
             if not format_:
                 kind = str(image.get("vips-loader")).split("load")[0].upper()
                 return Reading(empty, Sign.HARD, f"It is a {kind} file; only JPEG, PNG and WebP can be sent.")
-            if image.get_typeof("n-pages") and image.get("n-pages") > 1:
+            if animated or (image.get_typeof("n-pages") and image.get("n-pages") > 1):
                 return Reading(empty, Sign.HARD, "It is an animation; only still pictures can be sent.")
-            content = Content(digest, size, image.width, image.height, format_)
+            traits = traits_of(image)
+            content = Content(digest, size, *upright_size(image.width, image.height, traits.orientation), format_)
             if content.pixels <= self._pixels_max:
+                if held * content.pixels > HELD_BYTES_MAX:
+                    return Reading(empty, Sign.HARD, "It is too large to be decoded in the way in which it was saved.")
                 _decode(image)
-        except vips.Error:
+        except libvips.Error:
             # libvips' own words are shared by its threads: they may be about another picture.
             return Reading(empty, Sign.HARD, "It does not decode: it is damaged, cut short, or no picture at all.")
         soft = _soft_sign(format_, size, head, tail)
-        return Reading(content, Sign.SOFT, soft) if soft else Reading(content)
+        return Reading(content, Sign.SOFT, soft, traits) if soft else Reading(content, traits=traits)
 
-    async def measure(self, path: Path, pixels_max: int) -> tuple[int, int, str]:
-        """Width, height and format of a whole picture."""
-        return await self._run(self._measure, path, pixels_max)
+    async def prepare(self, source: Path, piece: Piece, payload: Path, keepsake: Path | None) -> Prepared:
+        """Make what is uploaded, and keep what the result gets back."""
+        return await self._run(prepare, source, piece, payload, keepsake)
 
-    def _measure(self, path: Path, pixels_max: int) -> tuple[int, int, str]:
-        vips = _vips()
+    async def measure(self, path: Path, pixels_max: int, likeness: str = "") -> Measured:
+        """Look at a whole picture."""
+        return await self._run(self._measure, path, pixels_max, likeness)
+
+    def _measure(self, path: Path, pixels_max: int, likeness: str) -> Measured:
+        libvips = vips()
         try:
-            image = vips.Image.new_from_file(str(path), access="sequential", fail_on="warning")
+            image = opened(path)
             if image.width * image.height > pixels_max:
                 raise NotAPicture(
                     f"The result has {image.width} x {image.height} pixels, far more than were asked for."
                 )
-            _decode(image)
-        except vips.Error:
+            with path.open("rb") as file:
+                if chunks.held_bytes(file) * image.width * image.height > HELD_RESULT_BYTES_MAX:
+                    raise NotAPicture("The result is interlaced, and too large to be decoded in that way.")
+            source = resemblance.from_text(likeness)
+            found = look(image) if source is not None else None
+            if found is None:
+                _decode(image)
+        except (libvips.Error, OSError):
             try:
                 path.open("rb").close()  # That it cannot even be opened says nothing of what is in it.
             except FileNotFoundError:
@@ -116,20 +123,29 @@ class VipsPictures:
                     remedy="Look at the disk of the state directory, and at the limit of open files.",
                 ) from error
             raise NotAPicture("The result does not decode: it is damaged, cut short, or no picture at all.") from None
-        format_ = FORMATS.get(str(image.get("vips-loader")), "")
+        format_ = format_of(image)
         if format_ == "PNG" and PNG_END not in _tail(path):
             # All its pixels may be there, and others still call it damaged.
             raise NotAPicture("The result is cut short: it has no end.")
-        return image.width, image.height, format_
+        if source is not None and found is not None:
+            resemblance.compare(source, found)
+        traits = traits_of(image)
+        return Measured(image.width, image.height, format_, traits.bands, traits.alpha, traits.depth)
+
+    async def finish(
+        self, parts: Sequence[tuple[Path, Rect]], keepsake: Path | None, finish: Finish, target: Path
+    ) -> tuple[bool, list[str]]:
+        """Make the outbox's file."""
+        return await self._run(finished, parts, keepsake, finish, target)
 
     async def convert(self, source: Path, target: Path, format_: str, quality: int) -> None:
         """Write a result in another format."""
         await self._run(self._convert, source, target, format_, quality)
 
     def _convert(self, source: Path, target: Path, format_: str, quality: int) -> None:
-        vips = _vips()
+        libvips = vips()
         try:
-            image = vips.Image.new_from_file(str(source), access="sequential", fail_on="warning")
+            image = opened(source)
             if format_ == "JPEG":
                 flat = image.flatten(background=255) if image.hasalpha() else image
                 flat.jpegsave(str(target), Q=quality)
@@ -137,20 +153,10 @@ class VipsPictures:
                 image.webpsave(str(target), Q=quality)
             else:
                 image.pngsave(str(target))
-        except vips.Error as error:
+        except libvips.Error as error:
             raise Fault(
-                f"The result could not be written as {format_} ({_first_line(error)}).", blame=Blame.HOUSE
+                f"The result could not be written as {format_} ({first_line(error)}).", blame=Blame.HOUSE
             ) from None
-
-    async def prepare(self, source: Path, piece: Piece, payload: Path, keepsake: Path | None) -> Prepared:
-        """Cut a piece out of a source."""
-        raise Fault("This version cannot cut pictures yet.", blame=Blame.PICTURE, outlook=Outlook.LASTING)
-
-    async def finish(
-        self, parts: Sequence[tuple[Path, Rect]], keepsake: Path | None, finish: Finish, target: Path
-    ) -> tuple[bool, list[str]]:
-        """Join the results of several tiles."""
-        raise Fault("This version cannot join results yet.", blame=Blame.HOUSE)
 
 
 def _tail(path: Path) -> bytes:
@@ -160,9 +166,17 @@ def _tail(path: Path) -> bytes:
         return file.read()
 
 
-def _decode(image: "pyvips.Image") -> None:
+def _decode(image: Any) -> None:
     """Pull every pixel through, and keep none."""
     image.avg()
+
+
+def _peeked(source: BinaryIO) -> tuple[bool, float]:
+    """Whether it is an animated PNG, and its `held_bytes`; then the descriptor stands at the beginning again."""
+    with os.fdopen(source.fileno(), "rb", closefd=False) as file:
+        animated, held = chunks.is_animated_png(file), chunks.held_bytes(file)
+    os.lseek(source.fileno(), 0, os.SEEK_SET)
+    return animated, held
 
 
 def _hashed(source: BinaryIO) -> tuple[str, int, bytes, bytes]:
@@ -190,10 +204,3 @@ def _soft_sign(format_: str, size: int, head: bytes, tail: bytes) -> str:
         "WEBP": int.from_bytes(head[4:8], "little") + 8 == size,
     }[format_]
     return "" if ended else f"It decodes, but does not end as a {format_} file ends."
-
-
-def _first_line(error: Exception) -> str:
-    """libvips' own words, on one line."""
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    text = lines[-1].strip() if lines else "no reason given"
-    return re.sub(r"[^\x20-\x7e]", "?", text)[:200]

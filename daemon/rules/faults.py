@@ -97,6 +97,10 @@ class NotAPicture(Fault):
         super().__init__(said, blame=Blame.PICTURE, outlook=Outlook.LASTING, remedy=remedy)
 
 
+class Unlike(NotAPicture):
+    """A whole picture, but not the one that was asked for."""
+
+
 class Changed(Fault):
     """The source is not what it was when it was admitted."""
 

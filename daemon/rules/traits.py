@@ -2,7 +2,9 @@
 Traits: what a picture has besides its pixels, and what is wanted of it. Plain values. Pure.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from daemon.rules.tiles import Rect
 
@@ -57,6 +59,10 @@ class Measured:
     bands: int = 3
     alpha: bool = False
     depth: int = 8
+
+    def __iter__(self) -> Iterator[Any]:
+        """Width, height and format, for those who ask for nothing else."""
+        return iter((self.width, self.height, self.format))
 
 
 @dataclass(frozen=True, slots=True)

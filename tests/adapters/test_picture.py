@@ -203,7 +203,7 @@ async def test_a_changed_file_under_the_same_name_is_read_anew(pictures: VipsPic
     """libvips remembers files by their names; we do not let it."""
     for width in (30, 40):
         assert (await files.read(pictures, encoded(".png", noise(3, width, 20)))).content.width == width
-        assert (await pictures.measure(files.path, 10**6))[0] == width
+        assert (await pictures.measure(files.path, 10**6)).width == width
 
 
 async def test_a_file_that_cannot_be_read_is_the_houses_fault(pictures: VipsPictures, tmp_path: Path) -> None:
@@ -219,7 +219,7 @@ async def test_a_file_that_cannot_be_read_is_the_houses_fault(pictures: VipsPict
 async def test_measuring_a_result(pictures: VipsPictures, tmp_path: Path, suffix: str, format_: str) -> None:
     path = tmp_path / "result"
     path.write_bytes(encoded(suffix))
-    assert await pictures.measure(path, WIDTH * HEIGHT) == (WIDTH, HEIGHT, format_)
+    assert tuple(await pictures.measure(path, WIDTH * HEIGHT)) == (WIDTH, HEIGHT, format_)
 
 
 @EVERY
@@ -253,7 +253,7 @@ async def test_converting_a_result(pictures: VipsPictures, tmp_path: Path, forma
     source, target = tmp_path / "a.result", tmp_path / "a.converted"
     source.write_bytes(encoded(".png", noise(bands)))
     await pictures.convert(source, target, format_, 92)
-    assert await pictures.measure(target, WIDTH * HEIGHT) == (WIDTH, HEIGHT, format_)
+    assert tuple(await pictures.measure(target, WIDTH * HEIGHT)) == (WIDTH, HEIGHT, format_)
 
 
 async def test_transparency_becomes_white_where_there_is_none(pictures: VipsPictures, tmp_path: Path) -> None:

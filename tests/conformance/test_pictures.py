@@ -19,6 +19,7 @@ from daemon.ports import Pictures, Reading
 from daemon.rules.faults import Blame, Fault, NotAPicture
 from daemon.rules.job import Content
 from daemon.rules.settling import Sign
+from daemon.rules.traits import Traits
 
 WIDTH, HEIGHT = 40, 30
 PIXELS = WIDTH * HEIGHT
@@ -35,6 +36,7 @@ class Arena:
     source: Callable[[bytes], BinaryIO]
     put: Callable[[str, bytes], Path]
     get: Callable[[Path], bytes]
+    traits: Traits
 
 
 @pytest.fixture(params=["vips", "simulated"])
@@ -60,7 +62,7 @@ def vips_arena(pictures: VipsPictures, folder: Path) -> Arena:
         (folder / name).write_bytes(data)
         return folder / name
 
-    return Arena(pictures, good, good[: len(good) // 2], source, put, Path.read_bytes)
+    return Arena(pictures, good, good[: len(good) // 2], source, put, Path.read_bytes, Traits(bands=1))
 
 
 def sim_arena(virtual: Virtual) -> Arena:
@@ -78,7 +80,7 @@ def sim_arena(virtual: Virtual) -> Arena:
 
     pictures = virtual.part(SimPictures(files, virtual.machine))
     good, cut = source_bytes(1, WIDTH, HEIGHT), source_bytes(1, WIDTH, HEIGHT, good=False)
-    return Arena(pictures, good, cut, io.BytesIO, put, get)
+    return Arena(pictures, good, cut, io.BytesIO, put, get, Traits())
 
 
 async def read(arena: Arena, data: bytes) -> Reading:
@@ -95,7 +97,7 @@ def no_content(data: bytes) -> Content:
 
 async def test_a_whole_picture(arena: Arena) -> None:
     content = Content(hashlib.sha256(arena.good).hexdigest(), len(arena.good), WIDTH, HEIGHT, "PNG")
-    assert await read(arena, arena.good) == Reading(content)
+    assert await read(arena, arena.good) == Reading(content, traits=arena.traits)
 
 
 async def test_it_is_read_from_its_beginning_wherever_the_file_stands(arena: Arena) -> None:
@@ -136,7 +138,7 @@ async def test_a_source_is_read_in_the_threads_of_its_inbox(arena: Arena) -> Non
 
 async def test_a_result_is_measured(arena: Arena) -> None:
     path = arena.put("result", arena.good)
-    assert await arena.pictures.measure(path, PIXELS) == (WIDTH, HEIGHT, "PNG")
+    assert tuple(await arena.pictures.measure(path, PIXELS)) == (WIDTH, HEIGHT, "PNG")
 
 
 async def test_a_result_that_is_cut_is_no_picture(arena: Arena) -> None:
@@ -166,7 +168,7 @@ async def test_a_result_has_no_more_pixels_than_it_may(arena: Arena) -> None:
 async def test_a_converted_result_measures(arena: Arena, format_: str) -> None:
     source, target = arena.put("result", arena.good), arena.put("target", b"an older one, which goes")
     await arena.pictures.convert(source, target, format_, 90)
-    assert await arena.pictures.measure(target, PIXELS) == (WIDTH, HEIGHT, format_)
+    assert tuple(await arena.pictures.measure(target, PIXELS)) == (WIDTH, HEIGHT, format_)
     assert arena.get(source) == arena.good
     assert arena.get(target) != arena.good or format_ == "PNG"
 

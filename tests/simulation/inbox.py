@@ -16,7 +16,7 @@ from daemon.rules.faults import Blame, Changed, Fault, Gate, NotAPicture, Vanish
 from daemon.rules.job import Content, Look
 from daemon.rules.settling import Sign
 from daemon.rules.tiles import Rect
-from daemon.rules.traits import Finish, Piece, Prepared
+from daemon.rules.traits import Finish, Measured, Piece, Prepared
 
 T = TypeVar("T")
 
@@ -138,7 +138,7 @@ class SimPictures:
             return Reading(Content(digest, len(data), 0, 0, ""), Sign.HARD, "It does not decode.")
         return Reading(Content(digest, len(data), *size, "PNG"))
 
-    async def measure(self, path: Path, pixels_max: int) -> tuple[int, int, str]:
+    async def measure(self, path: Path, pixels_max: int, likeness: str = "") -> Measured:
         await self._work()
         try:
             with self._files.open(path, "rb") as file:
@@ -149,7 +149,7 @@ class SimPictures:
             raise NotAPicture("The result does not decode.")
         if size[0] * size[1] > pixels_max:
             raise NotAPicture("The result is far too large.")
-        return (*size, format_)
+        return Measured(*size, format_)
 
     async def convert(self, source: Path, target: Path, format_: str, quality: int) -> None:
         await self._work()
