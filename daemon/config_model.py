@@ -86,6 +86,10 @@ class FolderConfig(_Section):
     """What to do above api.pixels_max."""
     overlap: Annotated[int, within(0, 512)] = 32
     """Pixels that the parts of a cut picture have in common; more hides the seams better and costs more."""
+    colour: Literal["keep", "srgb"] = "keep"
+    """What becomes of an embedded colour profile: the result gets it too, or the colours are converted before."""
+    strip_gps: bool = False
+    """Whether the place where a picture was taken is left out of its result; what is uploaded never has it."""
     format: Literal["png", "jpeg", "webp", "source"] = "png"
     """Format of the result; png is what the API delivers, so nothing is lost."""
     quality: Annotated[int, within(1, 100)] = 92

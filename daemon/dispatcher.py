@@ -258,11 +258,11 @@ class Dispatcher:
         key = names.asset_key(self.world.ledger.identity, tile.job.id, tile.number, tile.uploads)
         world = self.world
         try:
-            # What is cut is cut in staging.
-            async with self.gates.through(Gate.STORAGE, *(() if tile.is_whole else (Gate.STAGING,))):
-                sources = await self.sources(tile)
+            async with self.gates.through(Gate.STORAGE, Gate.STAGING):
+                folder, sources = self.folders.get(tile.job.folder), await self.sources(tile)
+                piece = upload.piece_of(tile, self.config.api.pixels_max, folder.config if folder else None)
                 with self.step():
-                    event = await upload.upload(tile, sources, world.storage, key, world.disk, world.pictures)
+                    event = await upload.upload(tile, sources, world.storage, key, world.disk, world.pictures, piece)
         except LedgerBroken:
             raise
         except Fault as fault:
@@ -284,7 +284,9 @@ class Dispatcher:
         try:
             async with self.gates.through(Gate.FETCH, Gate.STAGING):
                 with self.step():
-                    event = await fetch.fetch(tile, world.predictor, world.disk, world.pictures)
+                    event = await fetch.fetch(
+                        tile, world.predictor, world.disk, world.pictures, self.config.api.pixels_max
+                    )
         except LedgerBroken:
             raise
         except Fault as fault:

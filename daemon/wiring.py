@@ -36,7 +36,8 @@ from daemon.config_values import EMBEDDED
 from daemon.intake import WINDOW
 from daemon.pipeline.detect import Detector
 from daemon.pipeline.write import Writer
-from daemon.ports import Clock, Inbox, Pictures, Predictor, Storage, Watcher, mark
+from daemon.ports import Clock, Inbox, Predictor, Storage, Watcher, mark
+from daemon.ports_pictures import Pictures
 from daemon.rules.admission import TILES_MAX
 from daemon.rules.faults import Blame, Fault, Outlook
 from daemon.rules.lifecycle import STAGED, State

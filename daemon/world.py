@@ -9,8 +9,9 @@ from structlog.typing import FilteringBoundLogger
 
 from daemon.pipeline.detect import Detector
 from daemon.pipeline.write import Writer
-from daemon.ports import Clock, Disk, Inbox, Pictures, Predictor, Storage
+from daemon.ports import Clock, Disk, Inbox, Predictor, Storage
 from daemon.ports_ledger import Ledger
+from daemon.ports_pictures import Pictures
 
 if TYPE_CHECKING:
     from daemon.config_model import FolderConfig

@@ -19,7 +19,7 @@ from daemon.adapters.finish import finish as finished
 from daemon.adapters.likeness import look
 from daemon.adapters.payload import prepare
 from daemon.adapters.pixels import first_line, format_of, opened, traits_of, upright_size, vips
-from daemon.ports import Aside, Reading
+from daemon.ports_pictures import Aside, Reading
 from daemon.rules import resemblance
 from daemon.rules.faults import Blame, Fault, Gate, NotAPicture
 from daemon.rules.job import Content

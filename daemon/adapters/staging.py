@@ -140,6 +140,11 @@ class Staging:
 
         return await self._run(Gate.STAGING, self._staging, work)
 
+    async def reject(self, tile: Tile, incoming: Path) -> None:
+        """Set an incoming file aside, for a person to see; it goes away with the job."""
+        rejected = self.staged(tile).with_suffix(".rejected.png")
+        await self._run(Gate.STAGING, self._staging, lambda: self._files.rename(incoming, rejected))
+
     async def is_staged(self, tile: Tile) -> bool:
         """Whether the staged file is what was fetched."""
 
@@ -193,7 +198,8 @@ class Staging:
 
         def work() -> None:
             for tile in whole.tiles:
-                for path in (self.staged(tile), self.keepsake(tile)):
+                staged = self.staged(tile)
+                for path in (staged, self.keepsake(tile), staged.with_suffix(".rejected.png")):
                     with contextlib.suppress(FileNotFoundError):
                         self._files.unlink(path)
 

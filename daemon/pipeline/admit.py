@@ -7,7 +7,8 @@ and under its name; else Changed or Vanished. Nothing is sent and nothing is rec
 
 from dataclasses import dataclass
 
-from daemon.ports import Clock, Inbox, Pictures
+from daemon.ports import Clock, Inbox
+from daemon.ports_pictures import Pictures
 from daemon.rules import admission, settling
 from daemon.rules.faults import Changed, Fault, NotAPicture, Vanished
 from daemon.rules.job import Settled
@@ -69,4 +70,5 @@ async def admit(
         recipe=recipe,
         failure=failure,
         tiles=tiles,
+        traits=reading.traits,
     )

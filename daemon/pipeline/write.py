@@ -15,19 +15,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from daemon.ports import Clock, Disk, Inbox, Pictures
+from daemon.ports import Clock, Disk, Inbox
 from daemon.ports_ledger import Deliveries, Ledger
+from daemon.ports_pictures import Pictures
 from daemon.rules import names, sidecar
 from daemon.rules.faults import Blame, Fault
 from daemon.rules.job import Picture, Tile, Whole
 from daemon.rules.lifecycle import State
 from daemon.rules.sidecar import ResultFacts
+from daemon.rules.tiles import scaled
 from daemon.rules.traits import Finish
 
 if TYPE_CHECKING:
     from daemon.config_model import FolderConfig
 
 NAMES_MAX = 1000
+CMYK_BANDS = 4
+CONVERTED = "The picture's CMYK colours were converted to sRGB."
+NOT_KEPT = "What the picture had besides its pixels (date, place, colour profile) is not in the result."
 
 
 class Unstaged(Fault):
@@ -116,10 +121,9 @@ class Writer:
         Recalled from an earlier copy where need be; where it came in several parts, joined.
         """
         lost = [tile for tile in whole.tiles if not await self.disk.is_staged(tile)]
-        if not lost and len(whole.tiles) == 1:
-            return self.disk.staged(whole.tiles[0]), "PNG", []
         if not lost:
-            return joined, format_, await self._join(whole, format_, quality, joined)
+            written, warnings = await self._finish(whole, format_, quality, joined)
+            return joined if written else self.disk.staged(whole.tiles[0]), format_, warnings
         if whole.state is not State.DONE:
             raise Unstaged(lost)
         for copy in await self._deliveries.copies(whole.job.id):
@@ -131,13 +135,17 @@ class Writer:
                 return recalled, copy_format, []
         raise ResultLost
 
-    async def _join(self, whole: Whole, format_: str, quality: int, target: Path) -> list[str]:
-        """Make one result of the parts; what there is to say of it."""
-        parts = [(self.disk.staged(tile), tile.rect) for tile in whole.tiles]
-        finish = Finish(whole.result_size, format_, quality, whole.job.traits)
-        written, warnings = await self.pictures.finish(parts, await self.disk.kept(whole.tiles[0]), finish, target)
-        assert written, "several parts are never right as they are"
-        return warnings
+    async def _finish(self, whole: Whole, format_: str, quality: int, target: Path) -> tuple[bool, list[str]]:
+        """Make the result of the parts; whether there was anything to do, and what there is to say of it."""
+        size, scale = whole.result_size, whole.job.recipe.scale
+        parts = [(self.disk.staged(tile), scaled(tile.rect, scale, size)) for tile in whole.tiles]
+        kept = await self.disk.kept(whole.tiles[0])
+        written, warnings = await self.pictures.finish(
+            parts, kept, Finish(size, format_, quality, whole.job.traits), target
+        )
+        said = [NOT_KEPT] if kept is None else []
+        said += [CONVERTED] if whole.job.traits.bands == CMYK_BANDS else []
+        return written, [*said, *warnings]
 
     async def _place(
         self, picture: Picture, whole: Whole, folder: "FolderConfig", source: Path, format_: str

@@ -43,12 +43,14 @@ def decide(known: Picture | None, job: str, state: State | None, source_stays: b
 def parts(
     content: Content, scale: float, pixels_max: int, *, oversize: str, overlap: int
 ) -> tuple[Rect, ...] | NotAPicture:
-    """What is to be sent of a decodable picture, or why it cannot be sent. oversize: tile, or anything else."""
+    """What is to be sent of a decodable picture, or why it cannot be sent. oversize: tile, shrink or fail."""
     if oversize == "tile" and content.pixels <= TILES_MAX * pixels_max:
         with contextlib.suppress(ValueError):  # No part of it would be small enough.
             tiles = cut(content.width, content.height, pixels_max, overlap, scale)
             if len(tiles) <= TILES_MAX:
                 return tiles
+    if oversize == "shrink":
+        return (content.rect,)
     return refusal(content, pixels_max) or (content.rect,)
 
 

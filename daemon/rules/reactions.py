@@ -7,7 +7,7 @@ Two bounds: attempts bound time, submits bound money. A service's or a house's f
 from dataclasses import dataclass
 
 from daemon.rules import verdicts
-from daemon.rules.faults import Blame, Created, Fault, Gate, NotAPicture, Outlook, Unknown
+from daemon.rules.faults import Blame, Created, Fault, Gate, NotAPicture, Outlook, Unknown, Unlike
 from daemon.rules.faults import Expired as LinkExpired
 from daemon.rules.job import Tile
 from daemon.rules.lifecycle import (
@@ -32,6 +32,7 @@ POLL_SECONDS_MAX = 60.0  # a question costs nothing, and what it asks about is p
 RATE_SECONDS = 30.0  # quick retries prolong the service's block after a 429; silence clears it
 LASTING_SECONDS = 60.0  # a refused key does not get better by being shown often
 WRONG_RESULTS_MAX = 12  # downloads that were not the result; with their pauses more than two hours
+UNLIKE_MAX = 2  # whole pictures that are not of the source: nothing will change them
 WRONG_SECONDS = 5.0
 LINKS_MAX = 14  # fresh links that lead nowhere; with their pauses about an hour
 
@@ -92,7 +93,7 @@ def react(tile: Tile, fault: Fault, now: float, dice: float) -> Reaction:
                 return Reaction(event=verdicts.result_gone())
             return Reaction(event=Expired(), wait=wait)
         if isinstance(fault, NotAPicture):
-            if tile.wrongs + 1 >= WRONG_RESULTS_MAX:
+            if tile.wrongs + 1 >= (UNLIKE_MAX if isinstance(fault, Unlike) else WRONG_RESULTS_MAX):
                 return Reaction(event=failed(fault))
             # Every second time the service is asked where it is now: another link may lead to the right one.
             event = Expired() if tile.wrongs % 2 else None

@@ -66,6 +66,12 @@ def cut(width: int, height: int, pixels_max: int, overlap: int, scale: float) ->
     )
 
 
+def shrunk(width: int, height: int, pixels_max: int) -> tuple[int, int]:
+    """The largest size of the same shape that fits, pixels; the size itself where it does."""
+    factor = min(1.0, math.sqrt(pixels_max / (width * height)))
+    return max(1, math.floor(width * factor)), max(1, math.floor(height * factor))
+
+
 def scaled(tile: Rect, scale: float, size: tuple[int, int]) -> Rect:
     """Where a tile's result belongs in the whole result of that size."""
     left, top = round(tile.left * scale), round(tile.top * scale)

@@ -10,7 +10,7 @@ import pytest
 import pyvips
 
 from daemon.adapters.picture import VipsPictures
-from daemon.ports import Reading
+from daemon.ports_pictures import Reading
 from daemon.rules.faults import Blame, Fault, Gate
 from daemon.rules.tiles import Rect, cut, scaled
 from daemon.rules.traits import Finish, Piece, Traits

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from daemon.adapters import chunks, keepsake
 from daemon.adapters.picture import VipsPictures
-from daemon.ports import Reading
+from daemon.ports_pictures import Reading
 from daemon.rules.faults import Blame, Fault, Gate, NotAPicture
 from daemon.rules.settling import Sign
 from daemon.rules.tiles import Rect

@@ -15,7 +15,7 @@ from simulation.inbox import SimPictures
 from simulation.service import source_bytes
 
 from daemon.adapters.picture import VipsPictures
-from daemon.ports import Pictures, Reading
+from daemon.ports_pictures import Pictures, Reading
 from daemon.rules.faults import Blame, Fault, NotAPicture
 from daemon.rules.job import Content
 from daemon.rules.settling import Sign

@@ -1,14 +1,36 @@
-"""Cutting and joining as plain text, for tests of what lies above the Pictures port; the rest is real."""
+"""Pictures as plain bytes, for tests of what lies above the Pictures port; the rest is real."""
 
+import shutil
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
+from daemon.adapters import keepsake as keepsakes
 from daemon.adapters.picture import VipsPictures
 from daemon.rules.tiles import Rect
-from daemon.rules.traits import Finish, Piece, Prepared
+from daemon.rules.traits import Finish, Measured, Piece, Prepared
 
 
-class FakePictures(VipsPictures):
+class AnyPictures(VipsPictures):
+    """The Pictures port: what is uploaded is the source, byte for byte, and every result looks like it."""
+
+    async def prepare(self, source: Path, piece: Piece, payload: Path, keepsake: Path | None) -> Prepared:
+        shutil.copyfile(source, payload)
+        if keepsake is not None:
+            keepsakes.write(keepsake, keepsakes.Keepsake())
+        return Prepared("PNG", payload.stat().st_size, "")
+
+    async def finish(
+        self, parts: Sequence[tuple[Path, Rect]], keepsake: Path | None, finish: Finish, target: Path
+    ) -> tuple[bool, list[str]]:
+        if len(parts) == 1 and finish.format == "PNG":
+            return False, []
+        return await super().finish(parts, keepsake, finish, target)
+
+    async def measure(self, path: Path, pixels_max: int, likeness: str = "") -> Measured:
+        return await super().measure(path, pixels_max)
+
+
+class FakePictures(AnyPictures):
     """The Pictures port. on_prepare: is awaited inside each cut."""
 
     def __init__(self) -> None:

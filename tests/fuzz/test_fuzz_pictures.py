@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.adapters.picture import VipsPictures
-from daemon.ports import Reading
+from daemon.ports_pictures import Reading
 from daemon.rules.faults import NotAPicture
 from daemon.rules.job import Content
 from daemon.rules.settling import Sign

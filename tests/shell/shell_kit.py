@@ -13,6 +13,7 @@ import pytest
 import structlog
 from fakes.clock import FakeClock
 from fakes.facts import bring, settled
+from fakes.pictures import AnyPictures
 from fakes.predictor import FakePredictor
 from fakes.storage import FakeStorage
 from structlog.testing import LogCapture
@@ -175,7 +176,7 @@ async def house(
         disk = HouseDisk(config.state_dir / "staging", files)
         stack.callback(disk.close)
         await disk.prepare(await ledger.jobs_in(*STAGED))
-        pictures = pictures or VipsPictures()
+        pictures = pictures or AnyPictures()
         stack.callback(pictures.close)
         storage, predictor = FakeStorage(clock), FakePredictor()
         writer = Writer(ledger=ledger, disk=disk, pictures=pictures, clock=clock, api="a fake", version="0")

@@ -37,7 +37,7 @@ async def fetched(house: House, body: bytes) -> Tile:
     """What becomes of a picture with this result."""
     tile = await house.bring(await house.admit(), State.READY)
     world = house.dispatcher.world
-    event = await fetch(tile, Host(body), house.disk, world.pictures)
+    event = await fetch(tile, Host(body), house.disk, world.pictures, 10**9)
     return await house.dispatcher.record(tile, event)
 
 

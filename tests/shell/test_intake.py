@@ -14,7 +14,7 @@ from shell_kit import House, house
 
 from daemon.adapters.picture import VipsPictures
 from daemon.intake import STEP_SECONDS, WORKERS, Intake
-from daemon.ports import Aside, Pictures, Reading
+from daemon.ports_pictures import Aside, Pictures, Reading
 from daemon.rules.faults import LedgerBroken
 from daemon.rules.lifecycle import State
 from daemon.rules.settling import Candidate

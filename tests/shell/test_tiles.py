@@ -19,6 +19,7 @@ from fakes.predictor import refused
 from shell_kit import House, SmallFiles, fly, house, wait_for_gates
 
 import daemon
+from daemon.pipeline.write import NOT_KEPT
 from daemon.rules.faults import Fault, Gate
 from daemon.rules.job import Tile, Whole
 from daemon.rules.lifecycle import NEVER, Failed, Held, State
@@ -28,7 +29,7 @@ from daemon.rules.traits import Finish, Piece
 SCHEMA = json.loads((Path(daemon.__file__).parent / "sidecar.schema.json").read_text())
 RECTS = (Rect(0, 0, 4, 4), Rect(3, 0, 4, 4), Rect(6, 0, 4, 4))
 DATA = b"a large picture"
-JOINED = b"0,0=result 0+3,0=result 1+6,0=result 2"
+JOINED = b"0,0=result 0+6,0=result 1+12,0=result 2"
 GIVEN_UP = Failed("The model refuses it.", "Look at it.", "picture")
 DOUBT = Held("In doubt.", "Look.", NEVER)
 
@@ -135,7 +136,7 @@ async def test_the_parts_are_joined_and_the_sidecar_has_them_all(shop: Cuttery) 
         "cost_usd": pytest.approx(3 * BILL.cost_usd),
         "reused": False,
     }
-    assert facts["warnings"] == ["It was joined."]
+    assert facts["warnings"] == [NOT_KEPT, "It was joined."], "nothing was kept when it was uploaded"
     assert facts["times"]["uploaded"] > facts["times"]["admitted"], "as the last tile was"
     assert await shop.states(whole) == [State.DONE] * 3
     assert shop.staging == set()
@@ -214,7 +215,7 @@ async def test_a_part_is_cut_in_staging_and_uploaded(shop: Cuttery) -> None:
     tile = await shop.house.now(whole.tiles[1])
     assert (tile.state, tile.likeness) == (State.UPLOADED, "grey")
     assert list(shop.house.storage.objects.values()) == [b"3,0 of " + DATA]
-    assert shop.staging == {"1.kept"}
+    assert shop.staging == set(), "the first keeps for all"
     for other in (whole.tiles[0], whole.tiles[2]):
         await shop.house.dispatcher._upload(other)
     assert len(set(shop.house.storage.puts)) == 3, "each has an object of its own"

@@ -22,6 +22,7 @@ from daemon.rules.job import Tile, Whole
 from daemon.rules.lifecycle import UNPAID, Absent, Event, Intended, State
 from daemon.rules.limits import Place, SlidingMinute
 from daemon.rules.sidecar import ResultFacts
+from daemon.rules.traits import Measured
 from daemon.wiring import Parts, Wired
 
 
@@ -150,13 +151,13 @@ class TakesTheSourceFirst(Writer):
 class LooksAtHeadersAlone(Wrapped):
     """A result is whole when its header says how large it is."""
 
-    async def measure(self, path: Path, pixels_max: int) -> tuple[int, int, str]:
+    async def measure(self, path: Path, pixels_max: int, likeness: str = "") -> Measured:
         with self.real._files.open(path, "rb") as file:
             data = file.read()
         size = size_of(b" ".join([*data.split(b" ")[:3], b"x", b"END"]))
         if size is None:
             raise NotAPicture("No header.")
-        return (*size, "PNG")
+        return Measured(*size, "PNG")
 
 
 class HastyFlight(Flight):

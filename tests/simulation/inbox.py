@@ -11,7 +11,8 @@ from simulation.engine import Machine, pause
 from simulation.files import SimFiles
 from simulation.service import joined, part_bytes, size_of
 
-from daemon.ports import Aside, Reading, Scan, mark
+from daemon.ports import Scan, mark
+from daemon.ports_pictures import Aside, Reading
 from daemon.rules.faults import Blame, Changed, Fault, Gate, NotAPicture, Vanished
 from daemon.rules.job import Content, Look
 from daemon.rules.settling import Sign
@@ -165,14 +166,14 @@ class SimPictures:
 
     async def prepare(self, source: Path, piece: Piece, payload: Path, keepsake: Path | None) -> Prepared:
         await self._work()
-        assert keepsake is not None
         try:
             with self._files.open(source, "rb") as file:
                 data = file.read()
             part = part_bytes(data, piece.rect)
             for path, what in ((payload, part), (keepsake, b"KEPT:" + data)):
-                with self._files.open(path, "wb") as file:
-                    file.write(what)
+                if path is not None:
+                    with self._files.open(path, "wb") as file:
+                        file.write(what)
         except OSError as error:
             raise Fault("It could not be cut.", blame=Blame.HOUSE, gate=Gate.STAGING) from error
         return Prepared("PNG", len(part), "grey")
@@ -186,8 +187,10 @@ class SimPictures:
             for path, rect in parts:
                 with self._files.open(path, "rb") as file:
                     data.append((file.read(), rect))
+            if len(data) == 1 and finish.format == "PNG":
+                return False, []
             with self._files.open(target, "wb") as file:
-                whole = joined(data, finish.size)
+                whole = data[0][0] if len(data) == 1 else joined(data, finish.size)
                 file.write(whole if finish.format == "PNG" else converted(whole, finish.format))
         except OSError as error:
             raise Fault("It could not be joined.", blame=Blame.HOUSE, gate=Gate.STAGING) from error

@@ -18,7 +18,7 @@ from daemon.ports import Asset, Progress, Running, Spoiled, Succeeded
 from daemon.rules.faults import Blame, Changed, Created, Expired, Fault, Gate, NotAPicture, Outlook, Unknown
 from daemon.rules.hooks import Hook
 from daemon.rules.recipe import Recipe
-from daemon.rules.tiles import Rect, cut
+from daemon.rules.tiles import Rect, cut, scaled
 
 PRICE = 0.004
 HISTORY_SECONDS_SPARE = 300.0
@@ -78,8 +78,8 @@ def right_result(source: bytes, scale: float) -> bytes:
     if len(rects) == 1:
         return result_bytes(source, scale)
     size = rects[-1].right, rects[-1].bottom
-    parts = [(result_bytes(part_bytes(source, rect), scale), rect) for rect in rects]
-    return joined(parts, (round(size[0] * scale), round(size[1] * scale)))
+    whole = round(size[0] * scale), round(size[1] * scale)
+    return joined([(result_bytes(part_bytes(source, r), scale), scaled(r, scale, whole)) for r in rects], whole)
 
 
 @dataclass
