@@ -110,22 +110,20 @@ class VipsPictures:
             found = look(image) if source is not None else None
             if found is None:
                 _decode(image)
-        except (libvips.Error, OSError):
+            format_ = format_of(image)
+            # All its pixels may be there, and others still call it damaged.
+            ended = format_ != "PNG" or PNG_END in _tail(path)
+        except libvips.Error:
             try:
                 path.open("rb").close()  # That it cannot even be opened says nothing of what is in it.
             except FileNotFoundError:
                 pass
             except OSError as error:
-                raise Fault(
-                    f"A staged result cannot be read ({error.strerror}).",
-                    blame=Blame.HOUSE,
-                    gate=Gate.STAGING,
-                    remedy="Look at the disk of the state directory, and at the limit of open files.",
-                ) from error
+                raise _unreadable(error) from error
             raise NotAPicture("The result does not decode: it is damaged, cut short, or no picture at all.") from None
-        format_ = format_of(image)
-        if format_ == "PNG" and PNG_END not in _tail(path):
-            # All its pixels may be there, and others still call it damaged.
+        except OSError as error:
+            raise _unreadable(error) from error
+        if not ended:
             raise NotAPicture("The result is cut short: it has no end.")
         if source is not None and found is not None:
             resemblance.compare(source, found)
@@ -157,6 +155,15 @@ class VipsPictures:
             raise Fault(
                 f"The result could not be written as {format_} ({first_line(error)}).", blame=Blame.HOUSE
             ) from None
+
+
+def _unreadable(error: OSError) -> Fault:
+    return Fault(
+        f"A staged result cannot be read ({error.strerror}).",
+        blame=Blame.HOUSE,
+        gate=Gate.STAGING,
+        remedy="Look at the disk of the state directory, and at the limit of open files.",
+    )
 
 
 def _tail(path: Path) -> bytes:

@@ -124,7 +124,8 @@ async def test_the_right_picture(
     pictures: VipsPictures, tmp_path: Path, format_: str, kind: str, profile: str, pixels_max: int
 ) -> None:
     """Upright, every pixel exact, in its own colours, with what it told of itself and without where it was taken."""
-    for orientation in ORIENTATIONS:
+    # Profiles and tiles have nothing to do with each other, and each of these journeys takes its time.
+    for orientation in (1, 3, 6) if profile and pixels_max < 10**6 else ORIENTATIONS:
         folder = tmp_path / str(orientation)
         folder.mkdir()
         data = made(format_, kind, orientation, profile)

@@ -19,7 +19,8 @@ from daemon.ports_pictures import Pictures, Reading
 from daemon.rules.faults import Blame, Fault, NotAPicture
 from daemon.rules.job import Content
 from daemon.rules.settling import Sign
-from daemon.rules.traits import Traits
+from daemon.rules.tiles import Rect
+from daemon.rules.traits import Finish, Piece, Traits
 
 WIDTH, HEIGHT = 40, 30
 PIXELS = WIDTH * HEIGHT
@@ -162,6 +163,47 @@ async def test_a_result_has_no_more_pixels_than_it_may(arena: Arena) -> None:
     path = arena.put("result", arena.good)
     with pytest.raises(NotAPicture):
         await arena.pictures.measure(path, PIXELS - 1)
+
+
+# There and back
+
+
+async def test_what_goes_up_is_a_whole_picture_that_looks_like_itself(arena: Arena) -> None:
+    source = arena.put("source", arena.good)
+    payload, keepsake = source.with_name("payload"), source.with_name("keepsake")
+    prepared = await arena.pictures.prepare(source, Piece(Rect(0, 0, WIDTH, HEIGHT)), payload, keepsake)
+    assert (prepared.format, prepared.bytes) == ("PNG", len(arena.get(payload)))
+    measured = await arena.pictures.measure(payload, PIXELS, prepared.likeness)
+    assert (measured.width, measured.height, measured.format) == (WIDTH, HEIGHT, "PNG")
+    assert arena.get(keepsake)
+    assert arena.get(source) == arena.good
+
+
+async def test_a_cut_picture_does_not_go_up(arena: Arena) -> None:
+    source = arena.put("source", arena.cut)
+    with pytest.raises(NotAPicture):
+        await arena.pictures.prepare(source, Piece(Rect(0, 0, WIDTH, HEIGHT)), source.with_name("payload"), None)
+
+
+async def test_no_place_for_what_goes_up_is_the_houses_fault(arena: Arena) -> None:
+    source = arena.put("source", arena.good)
+    with pytest.raises(Fault) as caught:
+        await arena.pictures.prepare(source, Piece(Rect(0, 0, WIDTH, HEIGHT)), source / "payload", None)
+    assert caught.value.blame is Blame.HOUSE
+    assert not isinstance(caught.value, NotAPicture)
+
+
+@pytest.mark.parametrize("format_", ["JPEG", "WEBP", "PNG"])
+async def test_a_result_is_finished_where_there_is_something_to_do(arena: Arena, format_: str) -> None:
+    result = arena.put("result", arena.good)
+    parts = [(result, Rect(0, 0, WIDTH, HEIGHT))]
+    finish = Finish((WIDTH, HEIGHT), format_, traits=arena.traits)
+    changed, warnings = await arena.pictures.finish(parts, None, finish, result.with_name("target"))
+    assert (changed, warnings) == (format_ != "PNG", [])
+    assert arena.get(result) == arena.good
+    if changed:
+        measured = await arena.pictures.measure(result.with_name("target"), PIXELS)
+        assert (measured.width, measured.height, measured.format) == (WIDTH, HEIGHT, format_)
 
 
 @pytest.mark.parametrize("format_", ["JPEG", "WEBP", "PNG"])
