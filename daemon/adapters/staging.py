@@ -82,6 +82,8 @@ class Staging:
         def work() -> None:
             if not self._files.is_folder(self._staging):
                 self._files.mkdir(self._staging, 0o700)
+            # Also where it was there: a start before this one may have failed here, and all that is in it would go.
+            self._files.sync_folder(self._staging.parent)
             for name in self._files.names(self._staging):
                 if name.partition(".")[0] not in wanted or name.endswith(PASSING):
                     self._files.unlink(self._staging / name)

@@ -552,6 +552,22 @@ async def test_a_start_clears_away_what_was_on_its_way(disk: HouseDisk, tmp_path
     assert set(os.listdir(staging)) == {"job.0.result", "job.0.kept", "job.0.1.recalled"}
 
 
+async def test_staging_itself_is_durable_before_anything_is_in_it(tmp_path: Path) -> None:
+    """Else a crash takes it, and every result in it, however well those were synced."""
+    synced: list[Path] = []
+
+    class Watched(Files):
+        def sync_folder(self, folder: AnyPath) -> None:
+            synced.append(Path(os.fsdecode(folder)))
+            super().sync_folder(folder)
+
+    disk = HouseDisk(tmp_path / "staging", Watched())
+    for _ in range(2):
+        await disk.prepare(set())
+    disk.close()
+    assert synced == [tmp_path] * 2, "also where a start before this one could not do it"
+
+
 async def test_what_is_kept_of_a_tile(disk: HouseDisk, tmp_path: Path) -> None:
     assert await disk.kept(TILE) is None
     await disk.secure(TILE)
