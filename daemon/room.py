@@ -60,7 +60,7 @@ class Room:
 
         expected: bytes of the results of tiles that are about to leave, whether the ledger knows it yet or not.
         """
-        leaving = expected.keys()
+        leaving = set(expected)  # as they are now: they move while the ledger is asked
         needs = sum(expected.values()) + tile.job.recipe.result_bytes(tile.rect.width, tile.rect.height)
         if not await self._is_ready(Gate.ROOM, None, needs + await self.ledger.books.promised(None, leaving)):
             return False
