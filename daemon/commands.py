@@ -157,8 +157,7 @@ async def _reloads(path: Path, orders: Orders, notifier: Notifier, service: Serv
             remedy = "Mend it and reload again; the configuration of before stays."
             service.log.error("configuration_refused", reasons=list(error.complaints), remedy=remedy)
             notifier.ready()
-        except Exception:
-            # Else the next SIGHUP would be heard by nobody.
+        except Exception:  # a defect of ours; else the next SIGHUP would be heard by nobody
             service.log.exception("defect", while_="reading the configuration again")
             notifier.ready()
 

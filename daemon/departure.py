@@ -7,7 +7,6 @@ create is sent once for one intent, and where its fate is unknown the history de
 """
 
 import asyncio
-import dataclasses
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, AsyncExitStack, nullcontext
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from daemon.config_model import Config
 from daemon.ears import Ears
 from daemon.gates import Gates, Visit, outbox_gate, room_gate
 from daemon.pipeline import submit
-from daemon.ports import Sources
+from daemon.ports import Asset, Sources
 from daemon.room import Room
 from daemon.rules import budget, reactions, verdicts
 from daemon.rules.faults import Fault, Gate
@@ -53,11 +52,9 @@ class Departure:
     packing: asyncio.Lock = field(default_factory=asyncio.Lock)
     expected: dict[tuple[str, int], Tile] = field(default_factory=dict)
 
-    def admits(self, folder: int | None = None) -> bool:
-        """Whether a submit (of this folder) could leave now, or probe whether it can."""
-        gates: list[str] = [Gate.API, Gate.ROOM]
-        if folder is not None:
-            gates += [outbox_gate(folder), room_gate(folder)]
+    def admits(self, folder: int) -> bool:
+        """Whether a submit of this folder could leave now, or probe whether it can."""
+        gates = [Gate.API, Gate.ROOM, outbox_gate(folder), room_gate(folder)]
         # Whether the storage is back is shown by an upload, never by a create that might find nothing to read.
         is_readable = self.gates.seconds_left(Gate.STORAGE) is None
         return is_readable and self.turnstile.allows() and all(map(self.gates.admits, gates))
@@ -77,19 +74,19 @@ class Departure:
             visit.learnt = False  # Until a create was answered.
             try:
                 ready = await self._prepare(tile)
-                return await self._wait(tile, ready, visit, stack) if isinstance(ready, Intended) else ready
+                return await self._wait(tile, ready, visit, stack) if isinstance(ready, Asset) else ready
             finally:
                 self.expected.pop(tile.key, None)
 
-    async def _prepare(self, tile: Tile) -> Intended | Tile:
-        """What is to be recorded before its create leaves; or the tile as it is now, and nothing may leave."""
-        event = await self._intend(tile)
-        if isinstance(event, Stale):
-            return await self.record(tile, event, wait=reactions.step_back(tile, self.world.clock.dice()))
+    async def _prepare(self, tile: Tile) -> Asset | Tile:
+        """What its create will have the service read; or the tile as it is now, and nothing may leave."""
+        asset = await self._freshen(tile)
+        if asset is None:
+            return await self.record(tile, Stale(), wait=reactions.step_back(tile, self.world.clock.dice()))
         if not await self._is_priced(tile) or not await self._has_room(tile):
             return await self.world.ledger.postpone(tile, self.world.clock.wall() + LOOK_AGAIN_SECONDS)
         held = await self.over_budget(tile)
-        return event if held is None else await self.record(tile, held)
+        return asset if held is None else await self.record(tile, held)
 
     async def _has_room(self, tile: Tile) -> bool:
         """Whether its result will have a place, besides those of all who stand ready; then it is expected too."""
@@ -100,25 +97,17 @@ class Departure:
             self.expected[tile.key] = tile
             return True
 
-    async def _intend(self, tile: Tile) -> Intended | Stale:
-        now = self.world.clock.wall()
+    async def _freshen(self, tile: Tile) -> Asset | None:
         uploaded = (await self.world.ledger.deliveries.times(*tile.key)).get("uploaded", 0.0)
+        now, url_seconds = self.world.clock.wall(), self.config.storage.url_seconds
         try:
-            return await submit.intend(
-                tile,
-                self.world.storage,
-                api=self.world.api,
-                now=now,
-                since=min(now, now + self.world.predictor.ahead),
-                uploaded=uploaded,
-                url_seconds=self.config.storage.url_seconds,
-            )
+            return await submit.freshen(tile, self.world.storage, now=now, uploaded=uploaded, url_seconds=url_seconds)
         except Fault as fault:
             if fault.gate is Gate.STORAGE:
                 self.gates.close(fault.gate, fault)
             raise
 
-    async def _wait(self, tile: Tile, ready: Intended, visit: Visit, stack: AsyncExitStack) -> Tile:
+    async def _wait(self, tile: Tile, asset: Asset, visit: Visit, stack: AsyncExitStack) -> Tile:
         """Stand at the turnstile; nothing but the file is looked at meanwhile."""
         end = self.world.clock.monotonic() + READY_SECONDS_MAX
         while not self.stopping.is_set() and not visit.is_overtaken():
@@ -130,13 +119,13 @@ class Departure:
                 place = await self.turnstile.enter(stack, leaving, LOOK_SECONDS)
                 if place is not None:
                     with self.step():
-                        return await self._leave(tile, ready, visit, place, stack, sources)
+                        return await self._leave(tile, asset, visit, place, stack, sources)
             if self.world.clock.monotonic() >= end:
                 break
         return tile
 
     async def _leave(
-        self, tile: Tile, ready: Intended, visit: Visit, place: Place, stack: AsyncExitStack, sources: Sources
+        self, tile: Tile, asset: Asset, visit: Visit, place: Place, stack: AsyncExitStack, sources: Sources
     ) -> Tile:
         """In the slot: one last stat of the file, what others may have spent meanwhile, the intent, the create."""
         if gone := await submit.look(sources):
@@ -148,11 +137,11 @@ class Departure:
             if not await self._is_priced(tile):
                 return await self.world.ledger.postpone(tile, self.world.clock.wall() + LOOK_AGAIN_SECONDS)
             now = self.world.clock.wall()
-            if submit.is_stale(ready.asset_expires_at, now, self.config.storage.url_seconds):
+            if submit.is_stale(asset, now, self.config.storage.url_seconds):
                 return tile  # It stood ready for too long; it is found again, and gets a fresh URL or is uploaded anew.
-            intended = dataclasses.replace(ready, intent_at=min(now, now + self.world.predictor.ahead))
-            event = await self.over_budget(tile) or intended
-            tile = await self.record(tile, event)
+            since = min(now, now + self.world.predictor.ahead)  # where the history has to begin that would have it
+            intended = Intended(since, self.world.api, asset.url, asset.expires_at)
+            tile = await self.record(tile, await self.over_budget(tile) or intended)
         if tile.state is not State.SUBMITTING:
             return tile  # The budget, or another tile of its picture, has stopped it.
         visit.learnt = True

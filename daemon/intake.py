@@ -75,8 +75,7 @@ class Intake:
                 folder.detector.changed(candidate.path)
             except LedgerBroken:
                 raise
-            except Exception:
-                # A defect of ours with one file must not stop all others; it is said, and looked at again later.
+            except Exception:  # a defect of ours with one file, which must not stop all others
                 self.world.log.exception("defect", picture=shown(candidate.path))
                 folder.detector.refused(candidate.path, Sign.BUSY, "esrgand met a defect of its own; the log has it.")
 

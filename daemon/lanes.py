@@ -85,8 +85,7 @@ class Lane(Generic[T, K]):
             except Fault:
                 # Its gate is closed, or its due time is set: it is found again.
                 pass
-            except Exception:
-                # A defect of ours with one picture must not stop all others; it is said, and tried again later.
+            except Exception:  # a defect of ours with one picture, which must not stop all others
                 self.log.exception("defect", lane=self.name, key=str(key))
                 self.benched[key] = self.clock.monotonic() + BENCH_SECONDS
             finally:

@@ -32,7 +32,7 @@ class SystemClock:
 
     async def sleep(self, seconds: float) -> None:
         """Let others run for that long."""
-        await asyncio.sleep(max(0.0, seconds))
+        await asyncio.sleep(max(0.0, seconds))  # the one place that may: everybody else has this clock handed in
 
     async def wait(self, event: asyncio.Event, seconds: float | None) -> bool:
         """Wait for the event, at most that long."""

@@ -265,8 +265,9 @@ class Database:
             self._drain = asyncio.create_task(self._commit_pending())
         # A caller that is cancelled must not take a commit with it that others share.
         outcome = asyncio.shield(future)
-        # Nor does a failure ask for an ear that is gone: who is cancelled in the same moment does not hear of it.
-        outcome.add_done_callback(lambda done: done.cancelled() or done.exception())
+        # Nor does a failure ask for an ear that is gone: who is cancelled, before it or just then, does not hear of it.
+        for each in (future, outcome):
+            each.add_done_callback(lambda done: done.cancelled() or done.exception())
         return await outcome
 
     async def _commit_pending(self) -> None:

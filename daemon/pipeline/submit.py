@@ -1,7 +1,7 @@
 """
 Submit: the one step that cannot be repeated, and the look into the history that settles a doubt about it.
 
-`look` is the last at the file before money is spent, `intend` says what is about to be submitted; that is recorded
+`look` is the last at the file before money is spent, `freshen` the last at its upload; what is intended is recorded
 before `submit` sends it, once. Fails as SERVICE with `created` NO or MAYBE (API), or as HOUSE (the inbox is away).
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Collection
 from daemon.ports import Asset, Predictor, Sources, Storage
 from daemon.rules.hooks import Hook
 from daemon.rules.job import Tile
-from daemon.rules.lifecycle import Accepted, Found, Intended, Stale, Withdrawn
+from daemon.rules.lifecycle import Accepted, Found, Withdrawn
 
 URL_MARGIN_SECONDS = 600.0  # what a service that is busy may need before it reads the picture
 FRESH_SECONDS = 3600.0  # an upload younger than this is still there: rules that clean a bucket up count in days
@@ -24,26 +24,21 @@ async def look(sources: Sources) -> Withdrawn | None:
     return Withdrawn(reason="The picture left its inbox, or changed, before it was submitted.")
 
 
-async def intend(
-    tile: Tile, storage: Storage, *, api: str, now: float, since: float, uploaded: float, url_seconds: float
-) -> Intended | Stale:
-    """What to record before a submit: Intended; or Stale, and then nothing may be submitted.
+async def freshen(tile: Tile, storage: Storage, *, now: float, uploaded: float, url_seconds: float) -> Asset | None:
+    """The upload with a URL that lives long enough; None where there is none, and nothing may be submitted.
 
-    api: which API and account it goes to. now, since, uploaded: seconds since 1970; since is where the history has to
-    begin that would have it. url_seconds: the life of a fresh URL.
+    now, uploaded: seconds since 1970. url_seconds: the life of a fresh URL.
     """
     assert tile.asset_ref is not None
     assert tile.asset_url is not None
     old = Asset(tile.asset_ref, tile.asset_url, tile.asset_expires_at)
     asset = await storage.fresh(old, look=not 0 <= now - uploaded < FRESH_SECONDS)
-    if asset is None or is_stale(asset.expires_at, now, url_seconds):
-        return Stale()
-    return Intended(intent_at=since, api=api, asset_url=asset.url, asset_expires_at=asset.expires_at)
+    return None if asset is None or is_stale(asset, now, url_seconds) else asset
 
 
-def is_stale(expires_at: float | None, now: float, url_seconds: float) -> bool:
-    """Whether a URL may be too old before the service has read the picture. expires_at, now: seconds since 1970."""
-    return expires_at is not None and expires_at - now < min(URL_MARGIN_SECONDS, url_seconds / 4)
+def is_stale(asset: Asset, now: float, url_seconds: float) -> bool:
+    """Whether its URL may be too old before the service has read the picture. now: seconds since 1970."""
+    return asset.expires_at is not None and asset.expires_at - now < min(URL_MARGIN_SECONDS, url_seconds / 4)
 
 
 async def submit(tile: Tile, predictor: Predictor, hook: Hook | None = None) -> Accepted:

@@ -1,6 +1,7 @@
 """The connection under the ledger: what is asked for stands when it returns, and nobody falls with another."""
 
 import asyncio
+import gc
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -93,6 +94,23 @@ async def test_a_failure_of_the_database_is_told_to_all_and_changes_nothing(data
     assert keys_on_disk(path) == {"x"}
     await database.write(add("later"))
     assert keys_on_disk(path) == {"x", "later"}
+
+
+async def test_a_failure_that_nobody_waits_for_any_more_is_not_told_by_the_loop(database: Database) -> None:
+    """Whoever is cancelled does not hear of it, and those who are left have told it already."""
+    complaints: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    await database.write(add("x"))
+    gone = [asyncio.ensure_future(database.write(add(key))) for key in ("x", "y")]
+    await asyncio.sleep(0)
+    for task in gone:
+        task.cancel()
+    await asyncio.gather(*gone, return_exceptions=True)
+    with pytest.raises(LedgerBroken):
+        await database.write(add("x"))
+    del gone, task
+    gc.collect()
+    assert complaints == []
 
 
 async def test_a_full_disk_is_a_broken_ledger(database: Database, path: Path) -> None:

@@ -182,12 +182,14 @@ def test_outboxes_that_take_nothing_cost_nothing(build: Build, server: Server) -
     assert "is read-only" in house.closed("outbox:2")
     assert "is no longer on disk-gone" in house.closed("outbox:3")
     daemon.expect_event("done", 2)
-    daemon.expect_event("uploaded", 8)
+    daemon.expect_event("admitted", 8)
     problems = house.problems()
     assert len(problems) == 3
     for name in ("full", "read", "gone"):
         assert any(str(house.outbox(name)) in problem for problem in problems)
-    assert house.counts() == {"uploaded": 6, "done": 2}
+    counts = house.counts()
+    # Whether one is uploaded before its folder's gate closes is a matter of milliseconds; afterwards none is.
+    assert (counts.pop("admitted", 0) + counts.pop("uploaded", 0), counts) == (6, {"done": 2})
     assert len(server.predictions()) == 2, "nothing is paid for that has no place to go"
     assert list(house.space.inside(house.outbox("gone")).iterdir()) == [], "the empty mount point"
     filler.unlink()
