@@ -38,7 +38,6 @@ from daemon.pipeline.detect import Detector
 from daemon.pipeline.write import Writer
 from daemon.ports import Clock, Inbox, Predictor, Storage, Watcher, mark
 from daemon.ports_pictures import Pictures
-from daemon.rules.admission import TILES_MAX
 from daemon.rules.faults import Blame, Fault, Outlook
 from daemon.rules.lifecycle import STAGED, State
 from daemon.rules.names import Selection
@@ -169,9 +168,7 @@ async def wire(
     stack.push_async_callback(http.close)
     predictor, storage = services(config, api, http, clock)
     stack.push_async_callback(storage.close)
-    # What is only refused for its size need not be decoded; what is cut has to be whole.
-    tiles = TILES_MAX if any(folder.oversize == "tile" for folder in config.folders) else 1
-    pictures = VipsPictures(pixels_max=tiles * config.api.pixels_max)
+    pictures = VipsPictures(pixels_max=config.decoded_pixels_max)
     stack.callback(pictures.close)
     files = Files()
     disk = HouseDisk(config.state_dir / "staging", files)
