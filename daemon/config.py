@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-    from daemon.config_model import Config, Key
+    from daemon.config_clashes import Key
+    from daemon.config_model import Config
 
 STATE_DIR = "/var/lib/esrgand"
 SECRET_BYTES_MAX = 65_536
@@ -82,7 +83,7 @@ def load(path: Path) -> "Config":
 
 def parse(text: str, base: Path) -> "Config":
     """Check a configuration given as text; relative paths in it start at `base`."""
-    from daemon.config_model import clashes
+    from daemon.config_clashes import clashes
 
     given = _toml(text)
     config, wrong = _validate(given, base)

@@ -155,6 +155,19 @@ def _listen(value: str) -> str:
     return value
 
 
+def _model_name(value: str) -> str:
+    # It becomes the name of files.
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}", value):
+        raise ValueError("a name such as realesr-general-x4v3: letters, digits and . _ + -")
+    return value
+
+
+def _vulkan(value: str) -> str:
+    if not value.strip() or not value.isprintable():
+        raise ValueError('"off", "auto" or a part of the name of a device')
+    return value
+
+
 def _enough(value: object) -> object:
     """`4000 x 3000` or `12 megapixels`; "" is None."""
     if value is None or isinstance(value, Enough):
@@ -182,5 +195,7 @@ HookUrl = Annotated[str, AfterValidator(_hook_url)]
 SkipAbove = Annotated[Enough | None, BeforeValidator(_enough)]
 ResultName = Annotated[str, AfterValidator(_result_name)]
 Bucket = Annotated[str, AfterValidator(_bucket)]
+ModelName = Annotated[str, AfterValidator(_model_name)]
+Vulkan = Annotated[str, AfterValidator(_vulkan)]
 Prefix = Annotated[str, AfterValidator(_prefix)]
 Listen = Annotated[str, AfterValidator(_listen)]

@@ -22,7 +22,7 @@ def enlarge(network: Network, order: Order, side: int, overlap: int, tell: Calla
     source = Source(order.source, order.loader)
     plan = list(rows(source.width, source.height, side, overlap))
     count = sum(len(across) for _, across in plan)
-    done = pixels = 0
+    done = 0
     with Canvas(source, network.scale, Path(order.target).parent) as canvas:
         for down, spans in plan:
             band = source.band(down, overlap)
@@ -30,10 +30,9 @@ def enlarge(network: Network, order: Order, side: int, overlap: int, tell: Calla
                 window = columns(band, across)
                 canvas.put(enlarged(network, source, window, down, across), across.start, down.start)
                 done += 1
-                pixels += window.shape[0] * window.shape[1]
                 tell(Step(done, count))
         width, height = canvas.save(order.target, order.scale)
-    return Done(width, height, pixels, count)
+    return Done(width, height, source.width * source.height, count)
 
 
 def enlarged(network: Network, source: Source, window: Raw, down: Span, across: Span) -> Raw:

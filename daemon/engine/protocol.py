@@ -79,7 +79,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The result is in its place. width, height: its size. pixels: of the source that the network has seen."""
+    """The result is in its place. width, height: its size. pixels: of the source."""
 
     width: int
     height: int

@@ -41,24 +41,28 @@ class Upscaler(Protocol):
         """Write `source` (JPEG, PNG or WebP) enlarged by `scale` (> 0 to 10) to `target` as PNG."""
 
 
+def loader_of(path: Path) -> str:
+    """The name of libvips's loader for a picture, by its first bytes."""
+    with path.open("rb") as file:
+        head = file.read(12)
+    # The loader is chosen by us, so that no rarely tested one ever meets bytes from outside.
+    if head.startswith(b"\xff\xd8\xff"):
+        return "jpegload"
+    if head.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "pngload"
+    if head[:4] == b"RIFF" and head[8:] == b"WEBP":
+        return "webpload"
+    raise UpscaleError("The input is not a JPEG, PNG or WebP image", retryable=False)
+
+
 def open_picture(path: Path) -> Any:
     """The picture as libvips has it, read once from top to bottom; damage shows when the pixels are read."""
     # Start-up without a picture does not pay for libvips.
     import pyvips
 
-    with path.open("rb") as file:
-        head = file.read(12)
-    # The loader is chosen by us, so that no rarely tested one ever meets bytes from outside.
-    if head.startswith(b"\xff\xd8\xff"):
-        load = pyvips.Image.jpegload
-    elif head.startswith(b"\x89PNG\r\n\x1a\n"):
-        load = pyvips.Image.pngload
-    elif head[:4] == b"RIFF" and head[8:] == b"WEBP":
-        load = pyvips.Image.webpload
-    else:
-        raise UpscaleError("The input is not a JPEG, PNG or WebP image", retryable=False)
+    loader = loader_of(path)
     try:
-        return load(str(path), access="sequential", fail_on="warning")
+        return getattr(pyvips.Image, loader)(str(path), access="sequential", fail_on="warning")
     except pyvips.Error:
         raise UpscaleError("The input image could not be decoded", retryable=False) from None
 

@@ -1,0 +1,135 @@
+"""
+Local: which engine the prediction server on this machine gets, and what is said where it is not the network.
+
+`auto` takes what there is, and says aloud what it took. `real-esrgan` is a `Fault` (HOUSE) with a remedy where ncnn or
+the model is not there. Nothing heavy is imported, and no worker started, before there is a picture.
+"""
+
+import importlib.util
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from structlog.typing import FilteringBoundLogger
+
+from daemon.engine.model import Model
+from daemon.engine.process import Limits
+from daemon.engine.shelf import ModelError, Shelf
+from daemon.engine.speeds import Speed, Speeds
+from daemon.ports import Clock
+from daemon.rules.faults import Blame, Fault, Outlook
+from daemon.server import LanczosUpscaler, RealEsrganUpscaler, Upscaler, UpscaleError
+
+MODELS = "models"
+SPEEDS = "engine.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What is asked for; the fields of [server]."""
+
+    engine: Literal["auto", "real-esrgan", "lanczos"] = "auto"
+    model: str = "realesr-general-x4v3"
+    threads: int = 0
+    memory_max_mb: int = 1024
+    vulkan: str = "off"
+    face_enhance: Literal["refuse", "ignore"] = "refuse"
+
+    @property
+    def limits(self) -> Limits:
+        """What the worker may take."""
+        return Limits(self.threads, self.memory_max_mb, self.vulkan)
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """upscaler: what will do the work. why: a sentence where it is not the network, although that was not ruled out.
+
+    network: whether it is the network. try_out: loads it and says what it is; raises Fault.
+    """
+
+    upscaler: Upscaler
+    why: str = ""
+    network: RealEsrganUpscaler | None = None
+
+    @property
+    def said(self) -> str:
+        """One line for people: what it is, and why."""
+        return f"{self.upscaler.name}{f' ({self.why})' if self.why else ''}"
+
+    async def speed(self) -> Speed | None:
+        """How fast the network is here, by running it for a moment; None for other engines. Raises Fault."""
+        if self.network is None:
+            return None
+        try:
+            return await self.network.measure()
+        except UpscaleError as error:
+            raise Fault(
+                f"{error.text.rstrip('.')}.",
+                blame=Blame.HOUSE,
+                outlook=Outlook.LASTING,
+                remedy="Look at `esrgand models` and at [server].",
+            ) from None
+
+
+def network(wish: Wish, folders: Sequence[Path], has_ncnn: Callable[[], bool] | None = None) -> Model | str:
+    """The model that would run, or why none can, with what to do about it.
+
+    folders: where models may be, the first one with it has it.
+    """
+    has_ncnn = has_ncnn or _has_ncnn
+    found: Model | None = None
+    for folder in folders:
+        try:
+            found = found or Shelf(folder).find(wish.model)
+        except ModelError as error:
+            return f"the model {wish.model} cannot be used: {str(error).rstrip('.')}"
+    if found is None:
+        return f"the model {wish.model} is not installed; esrgand models pull {wish.model} gets it"
+    if not has_ncnn():
+        return "ncnn is not installed; pip install 'esrgand[local]' gets it"
+    return found
+
+
+def choose(
+    wish: Wish,
+    folders: Sequence[Path],
+    state_dir: Path,
+    clock: Clock,
+    log: FilteringBoundLogger,
+    stack: AsyncExitStack,
+    *,
+    workers: int = 1,
+    has_ncnn: Callable[[], bool] | None = None,
+) -> Engine:
+    """The engine; `stack` ends it. workers: of the engine that resamples. Raises Fault."""
+    found: Model | str = "" if wish.engine == "lanczos" else network(wish, folders, has_ncnn)
+    if isinstance(found, Model):
+        upscaler = RealEsrganUpscaler(
+            found, wish.limits, clock, log, faces=wish.face_enhance, speeds=Speeds(state_dir / SPEEDS)
+        )
+        stack.push_async_callback(upscaler.close)
+        engine = Engine(upscaler, network=upscaler)
+    elif wish.engine == "real-esrgan":
+        what, _, remedy = found.partition("; ")
+        raise Fault(
+            f'[server] engine = "real-esrgan" cannot be had: {what}.',
+            blame=Blame.HOUSE,
+            outlook=Outlook.LASTING,
+            remedy=f"{remedy.capitalize() if not remedy.startswith(('esrgand', 'pip')) else remedy}.".lstrip("."),
+        )
+    else:
+        engine = Engine(LanczosUpscaler(workers, found), found)
+    log.info("engine", engine=engine.upscaler.name, **({"why": engine.why} if engine.why else {}))
+    return engine
+
+
+def known_speed(wish: Wish, state_dir: Path) -> Speed | None:
+    """How fast the network was here when it last ran."""
+    return Speeds(state_dir / SPEEDS).find(wish.model, wish.limits.threads_really)
+
+
+def _has_ncnn() -> bool:
+    return importlib.util.find_spec("ncnn") is not None
