@@ -32,12 +32,14 @@ from daemon.adapters.ledger_desk import state_paths
 from daemon.adapters.listener import Listener
 from daemon.adapters.outboxes import Outboxes
 from daemon.adapters.records import identity_of
+from daemon.api import Api, start_embedded
 from daemon.config_values import EMBEDDED, is_loopback
 from daemon.exits import Exit
 from daemon.rules.faults import Fault, Gate
 
 if TYPE_CHECKING:
     from daemon.config_model import Config, FolderConfig
+    from daemon.local import Engine
 
 SKEW_SECONDS_MAX = 120.0
 ROOM_BYTES_MIN = 1 << 30
@@ -105,11 +107,15 @@ async def _check(config: "Config", key: str, findings: Findings) -> None:
     async with AsyncExitStack() as stack:
         if config.api.base_url == EMBEDDED:
             stack.callback(shutil.rmtree, config.state_dir / "check", ignore_errors=True)
+            engine = None
             with findings.trying("the embedded prediction server starts"):
-                api = await wiring.start_embedded(config.state_dir / "check", clock, log, stack)
+                api, engine = await start_embedded(config, config.state_dir / "check" / "server", clock, log, stack)
+            if engine is None:
+                return
+            await _engine(engine, config, findings)
         else:
             base_url = config.api.base_url
-            api = wiring.Api(base_url, key, base_url, local=is_loopback(urlsplit(base_url).hostname or ""))
+            api = Api(base_url, key, base_url, local=is_loopback(urlsplit(base_url).hostname or ""))
         http = Http(clock, insecure_loopback=api.local)
         stack.push_async_callback(http.close)
         predictor, storage = wiring.services(config, api, http, clock)
@@ -122,6 +128,19 @@ async def _check(config: "Config", key: str, findings: Findings) -> None:
                 findings.advise(advice)
         with contextlib.suppress(Fault):
             await _clock(http, api.base_url, clock, findings)
+
+
+async def _engine(engine: "Engine", config: "Config", findings: Findings) -> None:
+    """What upscales, tried out."""
+    if engine.network is None:
+        (findings.advise if engine.why else findings.good)(f"the engine is {engine.said}")
+        return
+    with findings.trying(f"the engine {engine.upscaler.name} runs", "engine: "):
+        speed = await engine.speed()
+        if speed is not None:
+            findings.good(f"on {speed.device}, about {speed.megapixel_seconds:.1f} s for a megapixel")
+    if config.server.face_enhance == "refuse" and any(folder.face_enhance for folder in config.folders):
+        findings.bad("face_enhance is asked for by a folder and refused by this engine; see [server] face_enhance.")
 
 
 async def _listener(config: "Config", findings: Findings) -> None:

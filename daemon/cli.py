@@ -81,6 +81,13 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--workers", type=_positive, default=2, metavar="N", help="at the same time (default: 2)")
     serve.add_argument("--predict-seconds", type=float, default=0.0, metavar="S", help="take at least this long")
     serve.add_argument("--usd-per-second", type=float, default=0.0, metavar="USD", help="bill this (default: 0)")
+    serve.add_argument("--engine", choices=("auto", "real-esrgan", "lanczos"), default="auto", help="default: auto")
+    serve.add_argument("--model", default="realesr-general-x4v3", metavar="NAME", help="default: realesr-general-x4v3")
+    serve.add_argument("--models", type=Path, metavar="DIR", help="where models are (default: models in --dir)")
+    serve.add_argument("--threads", type=_count, default=0, metavar="N", help="of the network (default: all cores)")
+    serve.add_argument("--memory-max-mb", type=_positive, default=1024, metavar="MB", help="default: 1024")
+    serve.add_argument("--vulkan", default="off", metavar="off|auto|NAME", help="a graphics card (default: off)")
+    serve.add_argument("--face-enhance", choices=("refuse", "ignore"), default="refuse", help="default: refuse")
     add("schema", "the JSON Schema of the sidecar", config=False)
     return parser
 
@@ -89,6 +96,10 @@ def _positive(text: str) -> int:
     if not text.isdecimal() or len(text) > 9 or int(text) < 1:
         raise argparse.ArgumentTypeError("must be a whole number, from 1 to 999999999")
     return int(text)
+
+
+def _count(text: str) -> int:
+    return 0 if text == "0" else _positive(text)
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:

@@ -10,6 +10,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -181,20 +182,39 @@ def serve(arguments: argparse.Namespace) -> Exit:
 
 
 async def _serve(arguments: argparse.Namespace, orders: Orders, key: str, host: str, port: int) -> Exit:
-    from daemon.server import LanczosUpscaler, PredictionServer, ServerSettings
+    async with AsyncExitStack() as stack:
+        return await _serve_until_stopped(arguments, orders, key, host, port, stack)
+
+
+async def _serve_until_stopped(
+    arguments: argparse.Namespace, orders: Orders, key: str, host: str, port: int, stack: AsyncExitStack
+) -> Exit:
+    from daemon import local
+    from daemon.server import PredictionServer, ServerSettings
 
     orders.listen()
-    log = structlog.get_logger()
+    log, clock = structlog.get_logger(), SystemClock()
+    wish = local.Wish(
+        engine=arguments.engine,
+        model=arguments.model,
+        threads=arguments.threads,
+        memory_max_mb=arguments.memory_max_mb,
+        vulkan=arguments.vulkan,
+        face_enhance=arguments.face_enhance,
+    )
+    models = arguments.models or arguments.dir / local.MODELS
+    engine = local.choose(wish, [models], arguments.dir, clock, log, stack, workers=arguments.workers)
     settings = ServerSettings(
         data_dir=arguments.dir,
         key=key,
         creates_per_minute_max=arguments.creates_per_minute,
         in_flight_max=arguments.in_flight,
-        workers=arguments.workers,
+        # The network takes all cores for one picture.
+        workers=arguments.workers if engine.network is None else 1,
         predict_seconds_min=arguments.predict_seconds,
         usd_per_second=arguments.usd_per_second,
     )
-    server = PredictionServer(settings, SystemClock(), LanczosUpscaler(arguments.workers), log)
+    server = PredictionServer(settings, clock, engine.upscaler, log)
     try:
         base_url = await server.start(host, port)
     except OSError as error:
@@ -204,7 +224,7 @@ async def _serve(arguments: argparse.Namespace, orders: Orders, key: str, host: 
             outlook=Outlook.LASTING,
             remedy="Look at --dir and --listen.",
         ) from error
-    print(f"{base_url} serves, by {LanczosUpscaler().name}. Ctrl-C ends it.", flush=True)
+    print(f"{base_url} serves, by {engine.said.rstrip('.')}. Ctrl-C ends it.", flush=True)
     await orders.stop.wait()
     await loop.unless(orders.hurry, server.close())
     return Exit.DONE

@@ -206,7 +206,7 @@ class ServerConfig(_Section):
     threads: Annotated[int, within(0, 1024)] = 0
     """Threads of the network; 0 is one for each core. It runs at low priority."""
     memory_max_mb: Annotated[int, within(128, 1_000_000)] = 1024
-    """Mebibytes that the network may take; it chooses the size of its tiles and is enforced. The large models need it."""
+    """Mebibytes that the network may take: they choose the size of its tiles, and are enforced."""
     vulkan: Vulkan = "off"
     """A graphics card to run on: off, auto, or a part of its name; off, because drivers are the least tested part."""
     face_enhance: Literal["refuse", "ignore"] = "refuse"

@@ -13,11 +13,12 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from daemon import commands, loop
+from daemon import commands, local, loop
 from daemon import config as configuration
 from daemon.adapters.outboxes import MARKER
 from daemon.adapters.systemd import Notifier
 from daemon.config import Secret
+from daemon.engine.model import Model
 from daemon.exits import Exit
 from daemon.rules.faults import Blame, Fault
 from daemon.rules.names import shown
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 SAMPLES = Path(__file__).parent / "samples"
 CONFIG = """\
-# Made by `esrgand demo`. Everything happens on this machine, by lanczos resampling, not by a neural network.
+# Made by `esrgand demo`. Everything happens on this machine.
 state_dir = "state"
 
 [[folder]]
@@ -63,7 +64,7 @@ def demo(folder: Path, *, keep: bool) -> Exit:
         ) from error
     config = configuration.load(path)
     print(f"inbox:  {folder / 'inbox'}\noutbox: {folder / 'outbox'}")
-    print("engine: lanczos resampling, not a neural network (it stands in for the hosted API)\n", flush=True)
+    print(f"engine: {_engine(config)}\n", flush=True)
     orders = Orders()
     status = loop.run(_demo(config, folder, orders, keep=keep))
     results = [path for path in (folder / "outbox").rglob("*.json") if path.name != os.fsdecode(MARKER)]
@@ -72,6 +73,16 @@ def demo(folder: Path, *, keep: bool) -> Exit:
         print(f"{kind}: {shown(bytes(result.relative_to(folder))).removesuffix('.json')}")
     print(f"\nLook into {folder / 'outbox'}: beside each picture lies its sidecar.")
     return orders.end(status)
+
+
+def _engine(config: "Config") -> str:
+    """What will upscale, and what would be better."""
+    wish = local.Wish(**config.server.model_dump())
+    found = local.network(wish, [config.state_dir / local.MODELS])
+    if wish.engine != "lanczos" and isinstance(found, Model):
+        return f"Real-ESRGAN ({found.name})"
+    why = f"\n        {found.what}. {found.remedy}" if isinstance(found, local.Missing) else ""
+    return f"lanczos resampling, not a neural network (it stands in for the hosted API){why}"
 
 
 async def _demo(config: "Config", folder: Path, orders: Orders, *, keep: bool) -> Exit:

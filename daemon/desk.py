@@ -69,6 +69,7 @@ class Desk:
                 "max": self.config.api.in_flight_max,
                 "taken": summary["jobs"]["submitting"] + summary["jobs"]["submitted"],
             },
+            "engine": self.wired.engine,
             "webhooks": self._webhooks(),
             "gates": [
                 {"gate": gate.name, "reason": gate.fault.said, "since": timestamp(gate.closed_at)}

@@ -2,22 +2,29 @@
 Estimate: what is waiting in the inboxes and what it would cost; reads pictures and the ledger, sends nothing.
 
 Files that the ledger knows unchanged are left out, as the daemon would. Prices are those of the last predictions where
-there were any, else what the service usually takes. Status 0, or 1 where an inbox cannot be read.
+there were any, else what the service usually takes. What this machine does itself costs nothing but time: that is told
+by how fast it was, or else is now for a moment. Status 0, or 1 where an inbox cannot be read.
 """
 
+import math
 import sqlite3
 import sys
 from collections import Counter
-from contextlib import nullcontext
+from contextlib import AsyncExitStack, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import structlog
+
 from daemon import config as configuration
-from daemon import loop
+from daemon import local, loop
+from daemon.adapters import log as logs
+from daemon.adapters.clock import SystemClock
 from daemon.adapters.database import opened
 from daemon.adapters.folder import DiskInbox
 from daemon.adapters.ledger_desk import state_paths
 from daemon.adapters.picture import VipsPictures
+from daemon.api import choose_engine
 from daemon.config_values import EMBEDDED
 from daemon.exits import Exit
 from daemon.ports import mark
@@ -39,6 +46,7 @@ LISTED_MAX = 20
 def estimate(path: Path) -> Exit:
     """`esrgand estimate`."""
     config = configuration.load(path)
+    logs.configure("error", config.log.format, sys.stderr, [])
     return loop.run(_estimate(config))
 
 
@@ -52,17 +60,43 @@ async def _add_up(config: "Config", db: sqlite3.Connection | None) -> Exit:
     pictures = VipsPictures(pixels_max=config.decoded_pixels_max)
     price = 0.0 if config.api.base_url == EMBEDDED else _typical_usd(db)
     seen: set[str] = set()
-    status, total, runs = Exit.DONE, 0, 0
+    status, total, runs, pixels = Exit.DONE, 0, 0, 0
     for folder in config.folders:
         try:
-            jobs, more = await _folder(folder, config, db, pictures, price, seen)
-            total, runs = total + jobs, runs + more
+            jobs, more, size = await _folder(folder, config, db, pictures, price, seen)
+            total, runs, pixels = total + jobs, runs + more, pixels + size
         except Fault as fault:
             print(f"esrgand: {fault.said} {fault.remedy}", file=sys.stderr)
             status = Exit.HOUSE
-    print(f"In all: {total} to pay for, about {runs * price:.2f} USD.")
     pictures.close()
+    if config.api.base_url != EMBEDDED:
+        print(f"In all: {total} to pay for, about {runs * price:.2f} USD.")
+        return status
+    try:
+        print(f"In all: {total} to upscale on this machine, 0 USD, {await _duration(config, pixels)}.")
+    except Fault as fault:
+        print(f"esrgand: {fault.said} {fault.remedy}", file=sys.stderr)
+        status = Exit.HOUSE
     return status
+
+
+async def _duration(config: "Config", pixels: int) -> str:
+    """How long the engine of this machine will take, in words. Raises Fault."""
+    async with AsyncExitStack() as stack:
+        engine = choose_engine(config, SystemClock(), structlog.get_logger(), stack)
+        if engine.network is None:
+            return f"by {engine.said.rstrip('.')}"
+        wish = local.Wish(**config.server.model_dump())
+        speed = local.known_speed(wish, config.state_dir) or await engine.speed()
+        assert speed is not None, "a network has one"
+        seconds = pixels / 1e6 * speed.megapixel_seconds
+        return f"about {_in_words(seconds)} by {engine.said} ({speed.megapixel_seconds:.1f} s for a megapixel)"
+
+
+def _in_words(seconds: float) -> str:
+    if seconds < 120:
+        return f"{math.ceil(seconds)} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _typical_usd(db: sqlite3.Connection | None) -> float:
@@ -82,8 +116,8 @@ async def _folder(
     pictures: VipsPictures,
     price: float,
     seen: set[str],
-) -> tuple[int, int]:
-    """Print what one folder holds; returns how many jobs would be paid for, and with how many runs."""
+) -> tuple[int, int, int]:
+    """Print what one folder holds; returns how many jobs would be paid for, with how many runs and pixels."""
     inbox = DiskInbox(folder.inbox, Selection(folder.include, folder.exclude), recursive=folder.recursive)
     rows = db.execute(KNOWN, (bytes(folder.inbox),)).fetchall() if db is not None else []
     try:
@@ -127,7 +161,7 @@ async def _folder(
         print(f"  skipped: {shown(path)}: {reason}")
     if len(skipped) > LISTED_MAX:
         print(f"  skipped: {len(skipped) - LISTED_MAX} more")
-    return counts["new"], counts["runs"]
+    return counts["new"], counts["runs"], pixels
 
 
 def _is_known(db: sqlite3.Connection | None, job: str) -> bool:

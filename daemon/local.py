@@ -6,7 +6,7 @@ the model is not there. Nothing heavy is imported, and no worker started, before
 """
 
 import importlib.util
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from daemon.engine.shelf import ModelError, Shelf
 from daemon.engine.speeds import Speed, Speeds
 from daemon.ports import Clock
 from daemon.rules.faults import Blame, Fault, Outlook
-from daemon.server import LanczosUpscaler, RealEsrganUpscaler, Upscaler, UpscaleError
+from daemon.server import LanczosUpscaler, RealEsrganUpscaler, UpscaleError, Upscaler
 
 MODELS = "models"
 SPEEDS = "engine.json"
@@ -45,9 +45,9 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """upscaler: what will do the work. why: a sentence where it is not the network, although that was not ruled out.
+    """upscaler: what will do the work. why: why it is not the network, where that was not asked for.
 
-    network: whether it is the network. try_out: loads it and says what it is; raises Fault.
+    network: the same engine where it is the network.
     """
 
     upscaler: Upscaler
@@ -57,7 +57,7 @@ class Engine:
     @property
     def said(self) -> str:
         """One line for people: what it is, and why."""
-        return f"{self.upscaler.name}{f' ({self.why})' if self.why else ''}"
+        return f"{self.upscaler.name}{f': {self.why}' if self.why else ''}"
 
     async def speed(self) -> Speed | None:
         """How fast the network is here, by running it for a moment; None for other engines. Raises Fault."""
@@ -74,8 +74,16 @@ class Engine:
             ) from None
 
 
-def network(wish: Wish, folders: Sequence[Path], has_ncnn: Callable[[], bool] | None = None) -> Model | str:
-    """The model that would run, or why none can, with what to do about it.
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """Why the network cannot run, without a full stop, and what to do, a sentence."""
+
+    what: str
+    remedy: str
+
+
+def network(wish: Wish, folders: Sequence[Path], has_ncnn: Callable[[], bool] | None = None) -> Model | Missing:
+    """The model that would run, or what is missing.
 
     folders: where models may be, the first one with it has it.
     """
@@ -85,11 +93,13 @@ def network(wish: Wish, folders: Sequence[Path], has_ncnn: Callable[[], bool] | 
         try:
             found = found or Shelf(folder).find(wish.model)
         except ModelError as error:
-            return f"the model {wish.model} cannot be used: {str(error).rstrip('.')}"
+            return Missing(
+                f"the model {wish.model} cannot be used: {str(error).rstrip('.')}", "Look at `esrgand models`."
+            )
     if found is None:
-        return f"the model {wish.model} is not installed; esrgand models pull {wish.model} gets it"
+        return Missing(f"the model {wish.model} is not installed", f"Get it: esrgand models pull {wish.model}")
     if not has_ncnn():
-        return "ncnn is not installed; pip install 'esrgand[local]' gets it"
+        return Missing("ncnn is not installed", "Get it: pip install 'esrgand[local]'")
     return found
 
 
@@ -105,23 +115,23 @@ def choose(
     has_ncnn: Callable[[], bool] | None = None,
 ) -> Engine:
     """The engine; `stack` ends it. workers: of the engine that resamples. Raises Fault."""
-    found: Model | str = "" if wish.engine == "lanczos" else network(wish, folders, has_ncnn)
+    found = None if wish.engine == "lanczos" else network(wish, folders, has_ncnn)
     if isinstance(found, Model):
         upscaler = RealEsrganUpscaler(
             found, wish.limits, clock, log, faces=wish.face_enhance, speeds=Speeds(state_dir / SPEEDS)
         )
         stack.push_async_callback(upscaler.close)
         engine = Engine(upscaler, network=upscaler)
-    elif wish.engine == "real-esrgan":
-        what, _, remedy = found.partition("; ")
+    elif found is not None and wish.engine == "real-esrgan":
         raise Fault(
-            f'[server] engine = "real-esrgan" cannot be had: {what}.',
+            f'The engine "real-esrgan" cannot run: {found.what}.',
             blame=Blame.HOUSE,
             outlook=Outlook.LASTING,
-            remedy=f"{remedy.capitalize() if not remedy.startswith(('esrgand', 'pip')) else remedy}.".lstrip("."),
+            remedy=found.remedy,
         )
     else:
-        engine = Engine(LanczosUpscaler(workers, found), found)
+        why = f"{found.what}. {found.remedy}" if found is not None else ""
+        engine = Engine(LanczosUpscaler(workers, why), why)
     log.info("engine", engine=engine.upscaler.name, **({"why": engine.why} if engine.why else {}))
     return engine
 

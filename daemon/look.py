@@ -122,6 +122,8 @@ def _list(title: str, things: list[str], nothing: str) -> str:
 def _status(answer: dict[str, Any]) -> list[str]:
     running = "running" if answer["running"] else "not running"
     lines = [f"esrgand {answer['version']}, {running}, state in {answer['state_dir']}"]
+    if answer.get("engine"):
+        lines.append(f"engine: {answer['engine']}")
     jobs = answer["jobs"]
     if jobs:
         waiting = jobs["admitted"] + jobs["uploaded"]

@@ -22,6 +22,7 @@ from daemon.adapters.control import ControlServer
 from daemon.adapters.ledger_desk import state_paths
 from daemon.adapters.listener import Ear, Listener
 from daemon.adapters.systemd import Notifier
+from daemon.api import Api, start_embedded
 from daemon.config import exposed_folder
 from daemon.config_values import EMBEDDED, is_loopback
 from daemon.dispatcher import Dispatcher
@@ -35,7 +36,7 @@ from daemon.ports import Clock
 from daemon.rules.faults import Fault, Gate, LedgerBroken
 from daemon.rules.hooks import Hooks
 from daemon.rules.lifecycle import State
-from daemon.wiring import Api, Wired, make_state_dir, start_embedded, take_lock, wire
+from daemon.wiring import Wired, make_state_dir, take_lock, wire
 
 if TYPE_CHECKING:
     from daemon.config import Secret
@@ -144,7 +145,8 @@ class Service:
     async def _api(self, stack: AsyncExitStack) -> Api:
         base_url = self.config.api.base_url
         if base_url == EMBEDDED:
-            return await start_embedded(self.config.state_dir, self.clock, self.log, stack)
+            data_dir = self.config.state_dir / "server"
+            return (await start_embedded(self.config, data_dir, self.clock, self.log, stack))[0]
         return Api(base_url, self.key, base_url, local=is_loopback(urlsplit(base_url).hostname or ""))
 
     async def _run(self, stack: AsyncExitStack) -> None:
@@ -199,9 +201,8 @@ class Service:
             host, port = config.http.address
             self.log.info("listening", host=host, port=await listener.start(host, port))
         self.told = True
-        self.log.info(
-            "started", version=__version__, api=api.name, folders=[str(f.config.inbox) for f in wired.folders]
-        )
+        inboxes = [str(f.config.inbox) for f in wired.folders]
+        self.log.info("started", version=__version__, api=api.name, engine=api.engine or None, folders=inboxes)
         await self._preflight(wired, gates)
         return _Started(wired, dispatcher, intake, health, Outcome(wired, dispatcher, intake, health, started_at))
 

@@ -7,7 +7,6 @@ that cannot be written) and ConfigError; nothing is half open after that.
 
 import asyncio
 import fcntl
-import hashlib
 import os
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -31,8 +30,8 @@ from daemon.adapters.picture import VipsPictures
 from daemon.adapters.places import Places
 from daemon.adapters.vendor_upload import VendorStorage
 from daemon.adapters.watch import InboxWatcher
+from daemon.api import Api
 from daemon.config import ConfigError, read_secret
-from daemon.config_values import EMBEDDED
 from daemon.intake import WINDOW
 from daemon.pipeline.detect import Detector
 from daemon.pipeline.write import Writer
@@ -51,32 +50,18 @@ MOUNT_SECONDS_MAX = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Api:
-    """Where the predictions are made. name: as people know it. local: on this machine. warning: for every sidecar."""
-
-    base_url: str
-    key: str
-    name: str
-    local: bool
-    warning: str = ""
-
-    @property
-    def identity(self) -> str:
-        """Which API and account this is. The embedded server's address and key change; its predictions stay."""
-        return (
-            self.name if self.name == EMBEDDED else f"{self.name}#{hashlib.sha256(self.key.encode()).hexdigest()[:12]}"
-        )
-
-
-@dataclass(frozen=True, slots=True)
 class Wired:
-    """Everything, ready to run. wakes: one event a folder, set when its detector should step. queues: what settled."""
+    """Everything, ready to run.
+
+    wakes: one event a folder, set when its detector should step. queues: what settled. engine: as in `Api`.
+    """
 
     world: World
     ledger: SqliteLedger
     folders: list[Folder]
     wakes: dict[int, asyncio.Event]
     queues: dict[int, asyncio.Queue[Candidate]]
+    engine: str = ""
 
 
 def make_state_dir(state_dir: Path) -> None:
@@ -120,22 +105,6 @@ def take_lock(state_dir: Path) -> int:
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
     return descriptor
-
-
-async def start_embedded(state_dir: Path, clock: Clock, log: FilteringBoundLogger, stack: AsyncExitStack) -> Api:
-    """The local prediction server, in this process, for nobody else: its key is known here alone."""
-    from daemon.server import LanczosUpscaler, PredictionServer, ServerSettings
-
-    key = clock.token(16)
-    upscaler = LanczosUpscaler()
-    # In flight: one more daemon's worth than we ever ask for, so that a restart's leftovers are no reason for a 429.
-    settings = ServerSettings(
-        data_dir=state_dir / "server", key=key, in_flight_max=1000, creates_per_minute_max=100_000
-    )
-    server = PredictionServer(settings, clock, upscaler, log.bind(part="server"))
-    base_url = await server.start("127.0.0.1", 0)
-    stack.push_async_callback(server.close)
-    return Api(base_url, key, EMBEDDED, local=True, warning=f"Upscaled by {upscaler.name}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +189,7 @@ async def assemble(
         await _folder(each, inbox, world, parts, wakes, queues)
         for each, inbox in zip(config.folders, inboxes, strict=True)
     ]
-    return Wired(world, ledger, folders, wakes, queues)
+    return Wired(world, ledger, folders, wakes, queues, api.engine)
 
 
 def services(config: "Config", api: Api, http: Http, clock: Clock) -> tuple[Predictor, Storage]:

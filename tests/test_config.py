@@ -21,7 +21,8 @@ from daemon.config import (
     read_secret,
     read_state_dir,
 )
-from daemon.config_model import SECTIONS, Config, clashes
+from daemon.config_clashes import clashes
+from daemon.config_model import SECTIONS, Config
 from daemon.rules.admission import Enough
 from daemon.rules.recipe import Recipe
 

@@ -76,10 +76,14 @@ class Network:
         result = self.run(np.full((3, side, side), 0.5, np.float32))
         if result.ndim != 3 or result.shape[0] != 3 or result.shape[1] != result.shape[2] or result.shape[1] % side:
             shape: Any = " x ".join(str(each) for each in result.shape)
-            raise NotUsable(f"The model {name} is none that enlarges pictures: it makes {shape} of 3 x {side} x {side}.")
+            raise NotUsable(
+                f"The model {name} is none that enlarges pictures: it makes {shape} of 3 x {side} x {side}."
+            )
         scale: int = result.shape[1] // side
         if not 1 <= scale <= SCALE_MAX:
             raise NotUsable(f"The model {name} enlarges by {scale}, which is not known here.")
         if not np.isfinite(result).all() or result.min() < 0.3 or result.max() > 0.7:
-            raise NotUsable(f"The model {name} is damaged: it does not answer grey with grey. Remove and pull it again.")
+            raise NotUsable(
+                f"The model {name} is damaged: it does not answer grey with grey. Remove and pull it again."
+            )
         return scale

@@ -21,7 +21,7 @@ from daemon.engine.tiling import Span
 
 Raw = NDArray[Any]  # (rows, columns, bands), 8 or 16 bits
 
-FORMATS = {"uchar": np.uint8, "ushort": np.uint16}
+FORMATS: dict[str, Any] = {"uchar": np.uint8, "ushort": np.uint16}
 # What grey is made of, as the hosted model's own code has it.
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 # A result of this many megapixels takes as long to pack hard as to compute; the files differ by a few per cent.
@@ -83,7 +83,8 @@ class Source:
         if self.fills:
             rows = filled(rows, reach)
         wanted = np.clip(np.arange(down.low, down.high), 0, self.height - 1) - low
-        return rows[wanted]
+        band: Raw = rows[wanted]
+        return band
 
     def _advance(self, low: int, high: int) -> None:
         """Have the rows [low, high) in hand, and none before them."""

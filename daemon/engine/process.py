@@ -257,5 +257,5 @@ def cause_of_death(status: int | None, memory_max_mb: int, was_ready: bool) -> s
         name = signal.Signals(-status).name
         if -status == signal.SIGKILL:
             return f"The engine was killed ({name}) in the middle of the picture, perhaps because memory ran out"
-        return f"The engine crashed ({name}) in the middle of the picture; memory_max_mb = {memory_max_mb} may be too little"
+        return f"The engine crashed ({name}) in the middle of the picture; memory_max_mb = {memory_max_mb} may be small"
     return f"The engine ended in the middle of the picture (status {status})"

@@ -95,7 +95,9 @@ class Failed:
     retryable: bool
 
 
-KINDS: dict[str, type[Any]] = {each.__name__: each for each in (Setup, Ready, Unfit, Order, Measure, Step, Done, Failed)}
+KINDS: dict[str, type[Any]] = {
+    each.__name__: each for each in (Setup, Ready, Unfit, Order, Measure, Step, Done, Failed)
+}
 Message = Setup | Ready | Unfit | Order | Measure | Step | Done | Failed
 
 

@@ -10,6 +10,7 @@ network's reach the tiles are exactly what the whole picture would have given.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 EDGE = 10
 OVERLAP_MIN = 16
@@ -47,7 +48,7 @@ def spans(length: int, side: int, overlap: int) -> list[Span]:
     cuts = [n * length // count for n in range(count + 1)]
     return [
         Span(start, stop, max(start - overlap, -edge), min(stop + overlap, length + edge))
-        for start, stop in zip(cuts, cuts[1:], strict=False)
+        for start, stop in pairwise(cuts)
     ]
 
 

@@ -22,7 +22,7 @@ import pyvips
 
 from daemon.engine.enlarging import enlarge
 from daemon.engine.gpu import chosen
-from daemon.engine.network import LARGE, SMALL, Network, NotUsable
+from daemon.engine.network import LARGE, SMALL, NotUsable
 from daemon.engine.pixels import Unreadable, Unwritable
 from daemon.engine.protocol import Done, Failed, Measure, Message, Order, Ready, Setup, Unfit, line, read
 from daemon.engine.tiling import Appetite, overlap_of

@@ -18,11 +18,12 @@ from daemon.server.upscaler import UpscaleError, UpscaleReport, open_picture
 
 
 class LanczosUpscaler:
-    """workers: how many pictures at once; each takes one thread."""
+    """workers: how many pictures at once; each takes one thread. why: why it is this engine, for those who ask."""
 
     name = "lanczos resampling, not a neural network"
 
-    def __init__(self, workers: int = 1) -> None:
+    def __init__(self, workers: int = 1, why: str = "") -> None:
+        self._why = why
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="lanczos")
 
     async def upscale(self, source: Path, target: Path, scale: float, face_enhance: bool) -> UpscaleReport:
@@ -35,7 +36,7 @@ class LanczosUpscaler:
             stop.set()
             await asyncio.gather(run, return_exceptions=True)
             raise
-        lines = [f"resampled to {size[0]} x {size[1]}"]
+        lines = [f"resampled to {size[0]} x {size[1]}", *filter(None, [self._why])]
         if face_enhance:
             lines.append("face_enhance was asked for and not done: this engine cannot")
         return UpscaleReport(tuple(lines))

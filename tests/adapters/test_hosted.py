@@ -19,6 +19,7 @@ from aiohttp.test_utils import TestServer
 from fakes.clock import FakeClock
 
 from daemon import wiring
+from daemon.api import Api
 from daemon.adapters.answers import one_line, progress, retry_after, same_url, without
 from daemon.adapters.api import ANSWER_BYTES_MAX
 from daemon.adapters.hosted import HISTORY_PAGES_MAX, HostedPredictor
@@ -223,7 +224,7 @@ async def test_what_webhooks_have_to_show_is_in_no_report(service: Service, cloc
         tmp_path,
     )
     http = Http(clock, insecure_loopback=True)
-    predictor, storage = wiring.services(config, wiring.Api(service.url(), KEY, "x", local=True), http, clock)
+    predictor, storage = wiring.services(config, Api(service.url(), KEY, "x", local=True), http, clock)
     echo = {"error": "told wh/5ecre7-of-the-tests"}
     service.script = [body(echo | {"status": "failed"})]
     assert await predictor.get("p1") == Spoiled("told ***", False, 0.0)

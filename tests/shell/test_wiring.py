@@ -13,11 +13,12 @@ from daemon.adapters.files import Files
 from daemon.adapters.folder import DiskInbox
 from daemon.adapters.ledger import SqliteLedger
 from daemon.adapters.picture import VipsPictures
+from daemon.api import Api
 from daemon.config import parse
 from daemon.config_model import FolderConfig
 from daemon.ports import Inbox, Watcher
 from daemon.rules.names import Selection
-from daemon.wiring import Api, Parts, assemble
+from daemon.wiring import Parts, assemble
 
 COUNT = 5
 

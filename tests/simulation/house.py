@@ -41,6 +41,7 @@ from simulation.service import (
 from daemon.adapters.disk import HouseDisk
 from daemon.adapters.ledger import SqliteLedger
 from daemon.adapters.ledger_desk import held_jobs, release
+from daemon.api import Api
 from daemon.config import ConfigError
 from daemon.config_model import Config, FolderConfig
 from daemon.dispatcher import Dispatcher
@@ -53,7 +54,7 @@ from daemon.rules.hooks import Hooks
 from daemon.rules.lifecycle import MILESTONES, State
 from daemon.rules.tiles import Rect
 from daemon.service import end_gently
-from daemon.wiring import Api, Parts, Wired, assemble
+from daemon.wiring import Parts, Wired, assemble
 
 TROUBLE_SECONDS = 200.0
 # The steps around which money, results and sources may get lost.
