@@ -1,8 +1,8 @@
 """
 Form: what a `.param` file says, taken apart: its layers, the blobs between them, and their parameters, typed.
 
-Stricter than ncnn, which answers a crooked file with a crash or with nonsense: what is accepted here is read by ncnn in
-the same way. What the layers do is the business of `layers.py`. Whatever is wrong is a `ModelError` that names the line.
+Stricter than ncnn, which answers a crooked file with a crash or with nonsense: what is accepted here is read by ncnn
+in the same way. What the layers do is the business of `layers.py`. What is wrong is a `ModelError` that names the line.
 """
 
 import re

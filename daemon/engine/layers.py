@@ -178,7 +178,7 @@ def _shuffle(layer: Layer, ins: list[_Blob]) -> Made:
 def _interp(layer: Layer, ins: list[_Blob]) -> Made:
     kind, factor = layer.whole(0, 0), layer.fraction(1, 1.0)
     if layer.fraction(2, 1.0) != factor or factor not in range(1, SCALE_MAX + 1):
-        raise layer.refuse("it must enlarge by the same whole number both ways")
+        raise layer.refuse("it must enlarge by the same whole number both ways; take the network's x4 form")
     if kind not in INTERP_REACH:
         raise layer.refuse("it must be nearest, bilinear or bicubic")
     reach = ins[0].reach + INTERP_REACH[kind] / ins[0].size
