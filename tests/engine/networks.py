@@ -6,6 +6,7 @@ A network is a state dict as the official checkpoints have it (SRVGGNetCompact: 
 """
 
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,11 @@ from numpy.typing import NDArray
 State = dict[str, NDArray[np.float32]]
 
 CENTRE = (slice(None), slice(None), 1, 1)
-REACH = 6  # of `random`: one pixel for each 3×3 convolution
+REACH = 6  # of `random`: one pixel for each of its convolutions
 
 
 def nearest(scale: int, features: int = 8, body: int = 1) -> State:
-    """Exactly nearest-neighbour × scale, bit for bit: the convolutions end in nothing, the upsampled input is added."""
+    """Exactly nearest-neighbour, bit for bit: the convolutions end in nothing, the upsampled input is added."""
     first = np.zeros((features, 3, 3, 3), np.float32)
     first[CENTRE] = np.eye(features, 3, dtype=np.float32)
     middle = np.zeros((features, features, 3, 3), np.float32)
@@ -37,7 +38,7 @@ def random(scale: int = 4, features: int = 16, seed: int = 1) -> State:
     ring = np.outer(profile, profile)
     sizes = [3, *[features] * (REACH - 1), 3 * scale**2]
     kernels = []
-    for inputs, outputs in zip(sizes, sizes[1:], strict=False):
+    for inputs, outputs in pairwise(sizes):
         kernel = dice.standard_normal((outputs, inputs, 3, 3)).astype(np.float32) * ring
         kernel *= np.float32(1.0 / np.sqrt(inputs * np.square(ring).sum()))
         kernels.append(kernel)
