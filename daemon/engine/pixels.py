@@ -117,7 +117,8 @@ def _opened(path: str, loader: str) -> Any:
 def columns(band: Raw, across: Span) -> Raw:
     """The columns [low, high) of a band; beyond the picture's rim the rim is repeated."""
     wanted = np.clip(np.arange(across.low, across.high), 0, band.shape[1] - 1)
-    return band[:, wanted]
+    window: Raw = band[:, wanted]
+    return window
 
 
 def as_input(colours: Raw, full: int) -> NDArray[np.float32]:
@@ -131,7 +132,8 @@ def as_pixels(result: NDArray[np.float32], colours: int, source: Source) -> Raw:
     if colours == 1:
         result = np.tensordot(LUMA, result, axes=1)[None]
     scaled = np.clip(result, 0, 1) * np.float32(source.full)
-    return np.moveaxis(np.rint(scaled), 0, 2).astype(source.dtype)
+    pixels: Raw = np.moveaxis(np.rint(scaled), 0, 2).astype(source.dtype)
+    return pixels
 
 
 def filled(rows: Raw, reach: int) -> Raw:

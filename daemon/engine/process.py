@@ -143,8 +143,8 @@ class EngineProcess:
         self._listening = asyncio.create_task(self._listen(self._process), name="engine-words")
         setup = Setup(
             name=model.name,
-            param=str(model.param.absolute()),
-            weights=str(model.weights.absolute()),
+            param=str(model.param),
+            weights=str(model.weights),
             input=model.input,
             output=model.output,
             reach=model.reach,

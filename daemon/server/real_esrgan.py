@@ -2,12 +2,11 @@
 Real-ESRGAN: the engine that runs the network, in a process of its own.
 
 The result is a PNG of int(width * scale) by int(height * scale) pixels, at least one, in 8 or 16 bits and grey or RGB
-as the source is, with its alpha and without metadata or profile, turned as the pixels of the source are. What the worker
-cannot do, or dies of, is an `UpscaleError`; a cancelled run ends its worker before it lets go.
+as the source is, with its alpha and without metadata or profile, turned as its pixels are. What the worker cannot do,
+or dies of, is an `UpscaleError`; a cancelled run ends its worker before it lets go.
 """
 
 import asyncio
-import os
 from pathlib import Path
 from typing import Literal
 
@@ -56,7 +55,7 @@ class RealEsrganUpscaler:
         """One picture after the other."""
         if face_enhance and self._faces == "refuse":
             raise UpscaleError(NO_FACES, retryable=False)
-        order = Order(os.path.abspath(source), os.path.abspath(target), loader_of(source), scale)  # noqa: PTH100
+        order = Order(str(source), str(target), loader_of(source), scale)
         began = self._clock.monotonic()
         try:
             done, ready = await self.worker.perform(order)

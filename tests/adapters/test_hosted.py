@@ -19,12 +19,12 @@ from aiohttp.test_utils import TestServer
 from fakes.clock import FakeClock
 
 from daemon import wiring
-from daemon.api import Api
 from daemon.adapters.answers import one_line, progress, retry_after, same_url, without
 from daemon.adapters.api import ANSWER_BYTES_MAX
 from daemon.adapters.hosted import HISTORY_PAGES_MAX, HostedPredictor
 from daemon.adapters.http import Http
 from daemon.adapters.vendor_upload import VendorStorage
+from daemon.api import Api
 from daemon.config import parse
 from daemon.ports import Running, Spoiled, Succeeded
 from daemon.rules.faults import Blame, Created, Expired, Fault, Gate, NotAPicture, Outlook, Unknown
