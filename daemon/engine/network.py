@@ -54,8 +54,9 @@ class Network:
             # A graphics card has allocators of its own.
             extractor.set_blob_allocator(self._blobs)
             extractor.set_workspace_allocator(self._work)
-        # The clone is ncnn's own: a Mat round an array does not keep the array alive.
-        given = ncnn.Mat(np.ascontiguousarray(window, np.float32)).clone()
+        # A Mat round an array does not keep the array alive: the name holds it until the clone has its own memory.
+        held = np.ascontiguousarray(window, np.float32)
+        given = ncnn.Mat(held).clone()
         try:
             if given.empty() or extractor.input(self._setup.input, given) != 0:
                 raise MemoryError

@@ -92,7 +92,6 @@ class EngineProcess:
 
     async def perform(self, order: Order | Measure) -> tuple[Done, Ready]:
         """What the worker did, and what it is. Raises EngineFailed."""
-        self._wanted.set()
         async with self._turn:
             await self._end_rest()
             try:
@@ -117,7 +116,6 @@ class EngineProcess:
 
     async def close(self) -> None:
         """End the worker."""
-        self._wanted.set()
         async with self._turn:
             await self._end_rest()
             await self._kill()
@@ -224,6 +222,7 @@ class EngineProcess:
 
     async def _end_rest(self) -> None:
         if self._resting is not None:
+            self._wanted.set()
             await asyncio.wait({self._resting})
             self._resting = None
 

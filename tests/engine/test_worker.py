@@ -86,9 +86,14 @@ async def test_an_overlap_of_the_reach_gives_the_whole_picture_and_one_less_does
         async with worker(tmp_path, model(tmp_path, networks.random(), reach=deep), **limits) as bench:
             made[overlap, side] = await bench.made(image(smooth(100, 70)), 4)
             assert (len(bench.steps) == 1) == (side == 512)
-    assert (made[deep + 10, 512] == made[deep + 10, 60]).all()
-    assert (made[deep, 512] == made[deep, 40]).all()
-    assert (made[deep - 1, 512] != made[deep - 1, 40]).any()
+
+    def others(overlap: int, side: int) -> int:
+        return int((abs(made[overlap, 512].astype(int) - made[overlap, side]) > 1).sum())
+
+    # The last bits of a sum depend on where a window begins: a value in ten thousand falls on the other side of a half.
+    assert others(deep + 10, 60) == others(deep, 40) == 0
+    assert (made[deep, 512] != made[deep, 40]).mean() < 1e-3
+    assert others(deep - 1, 40) > 1000
 
 
 async def test_a_uniform_alpha_is_copied_and_costs_no_run(tmp_path):
@@ -145,7 +150,7 @@ async def test_a_target_that_cannot_be_written_may_work_later(tmp_path):
 async def test_a_killed_worker_fails_one_picture_and_is_replaced(tmp_path):
     async with worker(tmp_path, model(tmp_path, networks.random(features=64), reach=6), side_max=60) as bench:
         bench.on_step = lambda step: os.kill(bench.process.pid, signal.SIGKILL) if step.done == 3 else None
-        with pytest.raises(EngineFailed, match="killed .SIGKILL. in the middle") as caught:
+        with pytest.raises(EngineFailed, match=r"killed \(SIGKILL\) in the middle") as caught:
             await bench.perform(image(smooth(400, 300)), 4)
         assert caught.value.retryable
         assert bench.process.pid is None
@@ -213,7 +218,7 @@ async def test_memory_is_chosen_by_and_kept_to(tmp_path):
 
 
 async def test_too_little_memory_is_a_sentence(tmp_path):
-    for most in (64, 100, 125):
+    for most in (32, 64, 80):
         async with worker(tmp_path, model(tmp_path, networks.random(features=64)), memory_max_mb=most) as bench:
             with pytest.raises(EngineFailed, match=f"memory_max_mb = {most} is too little"):
                 await bench.perform(image(smooth(40, 30)), 4)
@@ -232,7 +237,7 @@ async def test_too_little_memory_is_a_sentence(tmp_path):
         ),
         (lambda param, weights: param.write_text(param.read_text().replace("data", "date")), "damaged"),
         (lambda param, weights: param.write_text(param.read_text().replace("output", "outptu")), "damaged"),
-        (lambda param, weights: param.write_text(param.read_text().replace("1=4.0 2=4.0", "1=3.0 2=4.0")), "engine"),
+        (lambda param, weights: param.write_text(param.read_text().replace("fine 0=4", "fine 0=3")), "engine"),
         (lambda param, weights: param.unlink(), "damaged"),
         (lambda param, weights: weights.write_bytes(b""), "damaged"),
         (lambda param, weights: weights.write_bytes(weights.read_bytes()[:1000]), "damaged"),
