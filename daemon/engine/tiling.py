@@ -24,6 +24,11 @@ INNER_MIN = 16
 SIDE_MAX = 512
 
 
+# What rows of the picture, resampling and packing may take, and by how much an estimate may be wrong.
+SPARE = 0.15
+SPARE_BYTES_MIN = 40 << 20
+
+
 @dataclass(frozen=True, slots=True)
 class Span:
     """Along one axis, in source pixels: [start, stop) is kept, [low, high) is seen; low may be below 0, high beyond."""
@@ -77,11 +82,16 @@ class Appetite:
         """What a square window of this side takes."""
         return round(self.fixed + self.by_pixel * side * side)
 
-    def side(self, bytes_max: int, overlap: int, spare: float = 0.85) -> int | None:
-        """The largest window that fits into `spare` of the memory; None where not even the smallest does."""
+    def least(self, overlap: int) -> int:
+        """The limit below which there is no window."""
+        wanted = self.bytes_(INNER_MIN + 2 * overlap)
+        return round(max(wanted + SPARE_BYTES_MIN, wanted / (1 - SPARE)))
+
+    def side(self, bytes_max: int, overlap: int) -> int | None:
+        """The largest window that fits beside all else; None where not even the smallest does."""
         least = INNER_MIN + 2 * overlap
-        room = bytes_max * spare - self.fixed
-        if self.bytes_(least) > bytes_max * spare:
+        room = bytes_max - max(SPARE_BYTES_MIN, bytes_max * SPARE) - self.fixed
+        if self.bytes_(least) > room + self.fixed:
             return None
         most = SIDE_MAX if self.by_pixel == 0 else math.isqrt(int(room / self.by_pixel))
         return max(least, min(SIDE_MAX, most))

@@ -55,7 +55,7 @@ class Worker:
         appetite = Appetite(resting, appetite.by_pixel)
         side = appetite.side(setup.memory_bytes_max, self._overlap)
         if side is None:
-            least = appetite.bytes_(16 + 2 * self._overlap) / 0.85 / 2**20
+            least = appetite.least(self._overlap) / 2**20
             raise NotUsable(
                 f"memory_max_mb = {setup.memory_bytes_max >> 20} is too little for the model {setup.name}: "
                 f"it needs {least:.0f}."

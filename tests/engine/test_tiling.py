@@ -42,7 +42,9 @@ def test_memory_chooses_the_window() -> None:
     assert appetite == Appetite(100_000_000, 3000)
     side = appetite.side(256 << 20, 24)
     assert side is not None
-    assert appetite.bytes_(side) <= 0.85 * (256 << 20) < appetite.bytes_(side + 1)
+    assert appetite.bytes_(side) <= (256 - 40) << 20 < appetite.bytes_(side + 1)
+    assert appetite.side(appetite.least(24), 24) == 16 + 48
+    assert appetite.side(appetite.least(24) - 100, 24) is None
     assert appetite.side(10**12, 24) == SIDE_MAX
     assert appetite.side(120_000_000, 24) is None
-    assert Appetite(0, 0.0).side(1, 24) == SIDE_MAX
+    assert Appetite(0, 0.0).side(64 << 20, 24) == SIDE_MAX
