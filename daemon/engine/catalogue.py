@@ -16,13 +16,17 @@ BYTES_MAX = 67_040_989
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """An official file. path: below RELEASES. size: in bytes, or None where nobody stated it. about: what it is for."""
+    """An official file. path: below RELEASES. size: in bytes, or None where nobody stated it. about: what it is for.
+
+    bin_sha256: of the .bin that the authors made of it for ncnn, or "".
+    """
 
     name: str
     path: str
     size: int | None
     sha256: str
     about: str
+    bin_sha256: str = ""
     scale: int = 4
     licence: str = LICENCE
 
@@ -39,6 +43,7 @@ KNOWN = (
         4_885_111,
         "8dc7edb9ac80ccdc30c3a5dca6616509367f05fbc184ad95b731f05bece96292",
         "any picture; small and 20 times cheaper than x4plus, right for a NAS",
+        "85ee266b632a765a725425ba6a5620c088c8aa2939a03063b2d83b3462724cc1",
     ),
     Known(
         "realesr-general-wdn-x4v3",
@@ -53,6 +58,7 @@ KNOWN = (
         67_040_989,
         "4fa0d38905f75ac06eb49a7951b426670021be3018265fd191d2125df9d682f1",
         "any picture; large and slow, what the hosted API runs",
+        "713ee713b0353afaa27976f0563a64a5043bd70b9bd8936c2e26e25ebcdbcddf",
     ),
     Known(
         "RealESRGAN_x4plus_anime_6B",
@@ -60,6 +66,7 @@ KNOWN = (
         None,
         "f872d837d3c90ed2e05227bed711af5671a6fd1c9f7d7e91c911a61f155e99da",
         "drawings and anime",
+        "fe01c269cfd10cdef8e018ab66ebe750cf79c7af4d1f9c16c737e1295229bacc",
     ),
     Known(
         "realesr-animevideov3",
@@ -67,10 +74,11 @@ KNOWN = (
         2_504_012,
         "b8a8376811077954d82ca3fcf476f1ac3da3e8a68a4f4d71363008000a18b75d",
         "frames of animated films; the smallest",
+        "548a36f9c3f4ab8da56cd3b13badf23968bee207b396dad14d04b830e5f2ab2d",
     ),
 )
 _BY_NAME = {known.name: known for known in KNOWN}
-_BY_SHA256 = {known.sha256: known for known in KNOWN}
+_BY_SHA256 = {sha256: known for known in KNOWN for sha256 in (known.sha256, known.bin_sha256) if sha256}
 
 
 def named(name: str) -> Known | None:
@@ -79,5 +87,5 @@ def named(name: str) -> Known | None:
 
 
 def recognised(sha256: str) -> Known | None:
-    """Which official file has this checksum, whatever it is called."""
+    """Which official network has a .pth or .bin of this checksum, whatever it is called."""
     return _BY_SHA256.get(sha256)

@@ -216,7 +216,8 @@ def _pair(stem: Path) -> _Prepared:
         raise _refused(Path(error.filename or param), error) from None
     # What is looked at is what is installed, whoever writes to the files meanwhile.
     weights.check_open(io.BytesIO(data), len(data), bin_.name, layers.survey(form.parse(text)).pieces)
-    return _Prepared(text, data, str(bin_.absolute()), hashlib.sha256(data).hexdigest(), "")
+    sha256 = hashlib.sha256(data).hexdigest()
+    return _Prepared(text, data, str(bin_.absolute()), sha256, _licence(sha256))
 
 
 def _official(pth: Path) -> _Prepared:
@@ -225,8 +226,12 @@ def _official(pth: Path) -> _Prepared:
         sha256 = _sha256(pth)
     except OSError as error:
         raise _refused(pth, error) from None
+    return _Prepared(text.encode(), data, str(pth.absolute()), sha256, _licence(sha256))
+
+
+def _licence(sha256: str) -> str:
     known = catalogue.recognised(sha256)
-    return _Prepared(text.encode(), data, str(pth.absolute()), sha256, known.licence if known else "")
+    return known.licence if known else ""
 
 
 def _again(name: str) -> str:
