@@ -108,16 +108,21 @@ def _add(shelf: Shelf, files: list[Path]) -> Exit:
     return Exit.DONE
 
 
-def _pull(shelf: Shelf, name: str, releases: str = RELEASES) -> Exit:
+def _pull(shelf: Shelf, name: str) -> Exit:
     known = catalogue.named(name)
     if known is None:
         others = ", ".join(each.name for each in catalogue.KNOWN)
         what = name if is_name(name) else ascii(name)
         return _complain(f"{what} is not known by name. Known are: {others}. For others: models add.", Exit.USAGE)
-    if _is_whole(shelf, name):
-        print(f"{name} is installed already, in {shelf.folder}.")
+    return fetch(shelf, known)
+
+
+def fetch(shelf: Shelf, known: Known, releases: str = RELEASES) -> Exit:
+    """Download an official network, unless it is here already. Raises ModelError."""
+    if _is_whole(shelf, known.name):
+        print(f"{known.name} is installed already, in {shelf.folder}.")
         return Exit.DONE
-    print(f"{name}: {known.licence}, {catalogue.COPYRIGHT}.")
+    print(f"{known.name}: {known.licence}, {catalogue.COPYRIGHT}.")
     print(f"Downloading {_size(known.size) or 'it'} from {releases}{known.path}", flush=True)
     with _bar(known) as report:
         model = loop.run(_interruptible(known, shelf, report, releases))

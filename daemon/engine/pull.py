@@ -129,8 +129,13 @@ class _Download:
             ) from None
         except aiohttp.TooManyRedirects:
             raise ModelError(f"{self._url} leads from one place to the next without an end.") from None
-        except aiohttp.InvalidURL:
+        except (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError):
             raise ModelError(f"{self._url} leads to what is no address.") from None
+        except aiohttp.ClientHttpProxyError as error:
+            text = f"the proxy answered {error.status}"
+            if error.status in PASSING:
+                raise _Cut(text) from None
+            raise ModelError(f"{self._url} could not be downloaded: {text}. Look at HTTPS_PROXY.") from None
         except TimeoutError:
             raise _Cut("its host does not answer, or sends nothing any more") from None
         except (aiohttp.ClientError, ConnectionError) as error:
@@ -217,6 +222,4 @@ def _reason(error: Exception) -> str:
         return "the name of its host is not known here; look at the network, and at HTTPS_PROXY"
     if isinstance(error, aiohttp.ClientConnectorError):
         return f"its host cannot be reached ({error.strerror or 'no connection'})"
-    if isinstance(error, aiohttp.ClientHttpProxyError):
-        return f"the proxy answered {error.status}"
     return "the connection broke off"

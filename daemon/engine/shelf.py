@@ -6,6 +6,7 @@ A model is NAME.param, NAME.bin and a note, NAME.json, that says where they are 
 Damaged files, and a system that refuses, are a `ModelError`; the folder need not exist before something is added.
 """
 
+import contextlib
 import fcntl
 import hashlib
 import io
@@ -74,8 +75,12 @@ class Shelf:
         """The model of this name, every byte looked at; None where there is none. Raises ModelError: it is damaged."""
         param = self._path(name, PARAM)
         try:
-            if not param.exists():
-                return None
+            param.lstat()
+        except FileNotFoundError:
+            return None
+        except OSError as error:  # Not ours to look at: that is not the same as not there.
+            raise _refused(param, error) from None
+        try:
             model = inspect(name, param, self._path(name, BIN))
             note = self.note(name)
             if note is not None:
@@ -134,6 +139,8 @@ class Shelf:
             self.folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.folder.mkdir(exist_ok=True)
             descriptor = os.open(self.folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        except FileExistsError:
+            raise ModelError(f"{self.folder} cannot be made: there is something else than a folder.") from None
         except OSError as error:
             raise _refused(self.folder, error) from None
         try:
@@ -174,7 +181,8 @@ class Shelf:
             raise _refused(self.folder / name, error) from None
         finally:
             for path in temporary.values():
-                path.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):
+                    path.unlink(missing_ok=True)
         model = self.find(name)
         assert model is not None, "it was just put there"
         return model
