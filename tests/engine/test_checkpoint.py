@@ -50,6 +50,14 @@ def test_brain_floats_too(tmp_path: Path) -> None:
     assert same(checkpoint.read(checkpoints.pack(tmp_path / "net.pth", made.done(), made.storages)), {"a": FIVE})
 
 
+def test_older_files_call_their_storages_by_addresses(tmp_path: Path) -> None:
+    """As torch 1.5 did, in a folder that is called like the file."""
+    made = Pickle(first=94340341200128)
+    made.state({"a": FIVE, "b": FIVE + 1})
+    path = checkpoints.pack(tmp_path / "net.pth", made.done(), made.storages, "net", made.first)
+    assert same(checkpoint.read(path), {"a": FIVE, "b": FIVE + 1})
+
+
 def test_views_are_read_as_they_lie(tmp_path: Path) -> None:
     whole = np.arange(24, dtype=np.float32)
     state = {"a": whole[4:16].reshape(3, 4), "b": np.ascontiguousarray(whole[:12]).reshape(3, 4).T}
