@@ -7,7 +7,7 @@ The flow, and where it is:
 
 The layers; imports go down only (`.importlinter` checks it):
 
-    cli, demo, check, estimate, look, commands   what a person types
+    cli, demo, check, estimate, look, models, commands   what a person types
     service, loop, desk, outcome, health, wiring one run: signals, answers, pulses, adapters made from the configuration
     dispatcher, intake, delivery, flight         what moves: ask a stage, record its event, react to its fault
     departure, turnstile, turns, room, ears      who leaves next, with slot, minute and room; and who waits for a word
@@ -15,6 +15,7 @@ The layers; imports go down only (`.importlinter` checks it):
     lanes, gates, world                          how it moves: bounded windows, what stands still for all
     pipeline/                                    the stages; each asks the world once and returns an event
     adapters/                                    the only code that meets the outside; foreign exceptions end there
+    engine/                                      Real-ESRGAN on this machine: models, and how they get here
     server/                                      the local prediction server: the hosted API's contract on this machine
     ports, ports_ledger, config                  what the inside may rely on
     rules/                                       all decisions, pure; `rules/lifecycle.py` has the one table of states

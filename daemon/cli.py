@@ -72,6 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     backup.add_argument("what", metavar="FILE")
     prune = add("prune", "forget how pictures went that were done long ago, but not what was paid for")
     prune.add_argument("what", metavar="DAYS", type=_positive, help="what ended more than so many days ago")
+    _add_models(add("models", "the networks that are on this machine, and those that can be had"))
     serve = add("serve", "the local prediction server alone", config=False)
     serve.add_argument("--listen", default="127.0.0.1:8585", metavar="HOST:PORT", help="default: 127.0.0.1:8585")
     serve.add_argument("--dir", type=Path, default=Path("esrgand-server"), help="where it keeps its state")
@@ -90,6 +91,21 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--face-enhance", choices=("refuse", "ignore"), default="refuse", help="default: refuse")
     add("schema", "the JSON Schema of the sidecar", config=False)
     return parser
+
+
+def _add_models(models: argparse.ArgumentParser) -> None:
+    """What can be done with models; where they lie may be said before or after it."""
+    text = "the state directory, where there is no configuration"
+    models.add_argument("--dir", type=Path, default=None, metavar="DIR", help=text)
+    actions = models.add_subparsers(dest="action", metavar="ACTION")
+    listed = actions.add_parser("list", help="what there is (also without an action)")
+    pull = actions.add_parser("pull", help="download an official one")
+    pull.add_argument("name", metavar="NAME")
+    add = actions.add_parser("add", help="install files from disk: a .pth, or a .param with its .bin")
+    add.add_argument("files", metavar="FILE", type=Path, nargs="+")
+    for action in (listed, pull, add):
+        action.add_argument("--config", type=Path, default=argparse.SUPPRESS, metavar="FILE", help="configuration")
+        action.add_argument("--dir", type=Path, default=argparse.SUPPRESS, metavar="DIR", help=text)
 
 
 def _positive(text: str) -> int:
@@ -195,6 +211,10 @@ def _dispatch(arguments: argparse.Namespace) -> Exit:
             from daemon import check
 
             return _guarded(lambda: check.check(arguments.config))
+        case "models":
+            from daemon import models
+
+            return _guarded(lambda: models.models(arguments))
         case "estimate":
             from daemon import estimate
 

@@ -6,6 +6,7 @@ torch stores without compression, so whatever is compressed is no file of torch'
 own errors come as they are.
 """
 
+import errno
 import os
 import struct
 import zipfile
@@ -27,6 +28,7 @@ ENTRIES_MAX = 10_000
 WRAPPERS = ("params_ema", "params")
 CONTENTS = "/data.pkl"
 ENCRYPTED = 1
+DAMAGED = "It is cut off or damaged; copy it again."
 OLD = (b"\x80\x02", b"\x80\x03", b"\x80\x04")  # how a bare pickle begins
 
 State = dict[str, "NDArray[np.float32]"]
@@ -57,7 +59,11 @@ def _read(file: BinaryIO) -> State:
         with zipfile.ZipFile(file) as container:
             return _weights(_Container(container, size))
     except (zipfile.BadZipFile, EOFError, ValueError, NotImplementedError, RuntimeError, struct.error):
-        raise ModelError("It is cut off or damaged; copy it again.") from None
+        raise ModelError(DAMAGED) from None
+    except OSError as error:
+        if error.errno == errno.EINVAL:  # Its directory leads to a place before its beginning.
+            raise ModelError(DAMAGED) from None
+        raise
 
 
 class _Container:

@@ -27,7 +27,7 @@ STORAGES = {
     "BFloat16Storage": (2, "<u2"),
 }
 
-_KEY = re.compile(r"[0-9]{1,6}", re.ASCII)
+_KEY = re.compile(r"[0-9]{1,20}", re.ASCII)  # an address in memory, in files of older versions
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +156,8 @@ class _Machine:
     def _refer(self, module: str, name: str) -> None:
         word = _Word(module, name)
         if word not in CALLS and not (module == "torch" and name in STORAGES):
+            if module == "torch" and name.endswith("Storage"):
+                raise ModelError(f"It holds numbers of a kind ({name[:40]!a}) that no network known here has.")
             _refuse(f"{module}.{name}")
         self._stack.append(word)
 

@@ -2,7 +2,7 @@
 Checkpoints for tests: files as `torch.save` writes them, made here byte by byte, without torch.
 
 `Pickle` writes instruction by instruction as torch's own pickler does (protocol 2, a memo), so that a test can put any
-hostile one in between. Checked by hand against what `pickletools.dis` shows of official files.
+hostile one in between.
 """
 
 import struct
@@ -17,9 +17,10 @@ KINDS = {"float32": "FloatStorage", "float16": "HalfStorage", "float64": "Double
 
 
 class Pickle:
-    """A pickle that is being written. storages: what its tensors lie in, in the order of their keys."""
+    """A pickle that is being written. storages: what its tensors lie in, in the order of their keys, from `first`."""
 
-    def __init__(self) -> None:
+    def __init__(self, first: int = 0) -> None:
+        self.first = first
         self.code = bytearray(b"\x80\x02")
         self.storages: list[bytes] = []
         self._memo = 0
@@ -107,7 +108,7 @@ class Pickle:
         self.code += b"(("
         self.value("storage")
         self.word("torch", kind)
-        self.value(str(len(self.storages)))
+        self.value(str(self.first + len(self.storages)))
         self.value("cpu")
         self.value(count)
         self.code += b"tQ"
@@ -147,11 +148,11 @@ def save(path: Path, state: dict[str, Any], wrapper: str | None = "params_ema", 
     return pack(path, pickle.done(), pickle.storages)
 
 
-def pack(path: Path, contents: bytes, storages: list[bytes], root: str = "archive") -> Path:
+def pack(path: Path, contents: bytes, storages: list[bytes], root: str = "archive", first: int = 0) -> Path:
     """The container: nothing compressed, each entry under the folder `root`."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as container:
         container.writestr(f"{root}/data.pkl", contents)
-        for key, data in enumerate(storages):
+        for key, data in enumerate(storages, first):
             container.writestr(f"{root}/data/{key}", data)
         container.writestr(f"{root}/version", b"3\n")
     return path

@@ -5,7 +5,9 @@ A network is a state dict as the official checkpoints have it (SRVGGNetCompact: 
 `write` puts it down in ncnn's form, fp32, by a few lines of its own: the converter is checked against them.
 """
 
+import resource
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 
@@ -116,3 +118,14 @@ def run(param: Path, weights: Path, pixels: NDArray[np.float32], *, fp16: bool =
         status, made = extractor.extract("output")
         assert status == 0
         return np.array(made)
+
+
+@contextmanager
+def room_for(bytes_: int) -> Iterator[None]:
+    """Inside, no file may become larger: what a full disk is like."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
