@@ -81,7 +81,7 @@ def _engine(config: "Config") -> str:
     found = local.network(wish, [config.state_dir / local.MODELS])
     if wish.engine != "lanczos" and isinstance(found, Model):
         return f"Real-ESRGAN ({found.name})"
-    why = f"\n        {found.what}. {found.remedy}" if isinstance(found, local.Missing) else ""
+    why = f"\n        {found.what}. {found.remedy}" if isinstance(found, local.Lack) else ""
     return f"lanczos resampling, not a neural network (it stands in for the hosted API){why}"
 
 

@@ -14,9 +14,9 @@ from typing import Literal
 
 from structlog.typing import FilteringBoundLogger
 
-from daemon.engine.model import Model
+from daemon.engine.model import Model, ModelError
 from daemon.engine.process import Limits
-from daemon.engine.shelf import ModelError, Shelf
+from daemon.engine.shelf import Shelf
 from daemon.engine.speeds import Speed, Speeds
 from daemon.ports import Clock
 from daemon.rules.faults import Blame, Fault, Outlook
@@ -75,31 +75,28 @@ class Engine:
 
 
 @dataclass(frozen=True, slots=True)
-class Missing:
+class Lack:
     """Why the network cannot run, without a full stop, and what to do, a sentence."""
 
     what: str
     remedy: str
 
 
-def network(wish: Wish, folders: Sequence[Path], has_ncnn: Callable[[], bool] | None = None) -> Model | Missing:
+def network(wish: Wish, folders: Sequence[Path], has_ncnn: Callable[[], bool] | None = None) -> Model | Lack:
     """The model that would run, or what is missing.
 
     folders: where models may be, the first one with it has it.
     """
-    has_ncnn = has_ncnn or _has_ncnn
+    if not (has_ncnn or _has_ncnn)():
+        return Lack("ncnn is not installed", "Get it: pip install 'esrgand[local]'")
     found: Model | None = None
     for folder in folders:
         try:
             found = found or Shelf(folder).find(wish.model)
         except ModelError as error:
-            return Missing(
-                f"the model {wish.model} cannot be used: {str(error).rstrip('.')}", "Look at `esrgand models`."
-            )
+            return Lack(error.text.rstrip("."), "Look at `esrgand models`.")
     if found is None:
-        return Missing(f"the model {wish.model} is not installed", f"Get it: esrgand models pull {wish.model}")
-    if not has_ncnn():
-        return Missing("ncnn is not installed", "Get it: pip install 'esrgand[local]'")
+        return Lack(f"the model {wish.model} is not installed", f"Get it: esrgand models pull {wish.model}")
     return found
 
 
