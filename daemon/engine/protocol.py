@@ -66,7 +66,7 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """Run one tile of the usual size on nothing: the time until `Done` tells how fast this machine is."""
+    """Run one tile of nothing: the time until `Done`, and its pixels, tell how fast this machine is."""
 
 
 @dataclass(frozen=True, slots=True)

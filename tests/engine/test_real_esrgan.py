@@ -43,8 +43,7 @@ def engine(tmp_path, state=None, kind=RealEsrganUpscaler, **more):
 
 async def ended(b, upscaler, content: bytes, **wanted):
     """A prediction from beginning to end."""
-    answer = await b.over(await b.create(await b.upload(content), input=wanted))
-    return answer
+    return await b.over(await b.create(await b.upload(content), input=wanted))
 
 
 async def test_a_prediction_is_the_network_s(tmp_path):
@@ -100,7 +99,7 @@ async def test_a_killed_worker_is_an_error_that_may_be_tried_again_and_nothing_e
 async def test_a_cancelled_prediction_frees_the_machine(tmp_path):
     upscaler = engine(tmp_path, networks.random(features=64))
     async with bench(tmp_path / "server", upscaler) as b:
-        prediction = await b.create(await b.upload(image(smooth(900, 900)).write_to_buffer(".png")))
+        prediction = await b.create(await b.upload(image(smooth(900, 900)).write_to_buffer(".webp"), "image/webp"))
         while upscaler.worker.pid is None:
             await b.get(prediction)
         await b.call("POST", f"/prediction/{prediction}/cancel")
