@@ -15,6 +15,7 @@ import numpy as np
 import pyvips
 from numpy.typing import NDArray
 
+from daemon.engine import tiff
 from daemon.engine.protocol import LOADERS
 from daemon.engine.resampling import resized
 from daemon.engine.tiling import Span
@@ -168,15 +169,18 @@ def filled(rows: Raw, reach: int) -> Raw:
 
 
 class Canvas:
-    """The result as it grows, `scale` times the source; a context, which leaves nothing but the target."""
+    """The result as it grows, `scale` times the source; a context, which leaves nothing but the target.
+
+    It grows as a TIFF, which libvips reads strip by strip. A raw file it would map into memory as a whole.
+    """
 
     def __init__(self, source: Source, scale: int, folder: Path) -> None:
         self._source = source
         self._scale = scale
-        self._width, self._height = source.width * scale, source.height * scale
+        self._size = source.width * scale, source.height * scale
         self._bands = source.colours + source.has_alpha
         self._pixel = self._bands * np.dtype(source.dtype).itemsize
-        self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115  (closed at the end of the context)
+        self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115  (closed with the context)
 
     def __enter__(self) -> "Canvas":
         return self
@@ -186,29 +190,26 @@ class Canvas:
 
     def put(self, tile: Raw, x: int, y: int) -> None:
         """A finished tile, whose place in the source is x, y."""
-        number = self._file.fileno()
         for n, row in enumerate(np.ascontiguousarray(tile)):
-            place = ((y * self._scale + n) * self._width + x * self._scale) * self._pixel
-            if os.pwrite(number, row.data, place) != row.nbytes:
-                raise Unwritable
+            pixels = (y * self._scale + n) * self._size[0] + x * self._scale
+            self._write(row.tobytes(), tiff.DATA + pixels * self._pixel)
 
     def save(self, target: str, factor: float) -> tuple[int, int]:
         """Write the PNG, `factor` times the size of the source, rounded down; returns that size."""
-        width = max(1, int(self._source.width * factor))
-        height = max(1, int(self._source.height * factor))
+        size = max(1, int(self._source.width * factor)), max(1, int(self._source.height * factor))
+        start, end = tiff.frame(*self._size, self._source.colours, self._source.has_alpha, self._pixel // self._bands)
+        self._write(start, 0)
+        self._write(end, tiff.DATA + self._size[0] * self._size[1] * self._pixel)
         try:
-            picture = pyvips.Image.rawload(
-                f"/proc/self/fd/{self._file.fileno()}",
-                self._width,
-                self._height,
-                self._bands,
-                format=self._source.format,
-                interpretation=self._source.interpretation,
-                access="sequential",
-            )
-            if (width, height) != (self._width, self._height):
-                picture = resized(picture, width, height, factor / self._scale)
+            picture = pyvips.Image.tiffload(f"/proc/self/fd/{self._file.fileno()}", access="sequential")
+            picture = picture.copy(interpretation=self._source.interpretation)
+            if size != self._size:
+                picture = resized(picture, *size, factor / self._scale)
             picture.pngsave(target, keep="none", compression=PNG_COMPRESSION)
         except pyvips.Error:
             raise Unwritable from None
-        return width, height
+        return size
+
+    def _write(self, content: bytes, place: int) -> None:
+        if os.pwrite(self._file.fileno(), content, place) != len(content):
+            raise Unwritable

@@ -25,6 +25,7 @@ PACKAGES = Path(__file__).parent.parent.parent
 # A worker that says nothing for so long, not even that a tile is done, is stuck.
 SILENCE_SECONDS_MAX = 1800.0
 IDLE_SECONDS = 60.0
+DYING_SECONDS_MAX = 5.0
 LAST_WORDS = 20
 # What nobody but us needs to know.
 SECRETS = ("ESRGAND_API_KEY", "CREDENTIALS_DIRECTORY")
@@ -184,6 +185,9 @@ class EngineProcess:
             return read(text)
         was_ready, self._ready = self._ready, None
         process = self._process
+        with suppress(TimeoutError):
+            async with asyncio.timeout(DYING_SECONDS_MAX):
+                await process.wait()  # Its own end says more than ours.
         await self._kill()
         self._log.warning("engine_died", status=process.returncode, last="\n".join(self._words))
         raise EngineFailed(cause_of_death(process.returncode, self._limits.memory_max_mb, was_ready is not None))

@@ -1,4 +1,4 @@
-"""The genuine small networks, where their folder is named in ESRGAND_TEST_MODELS: what they make is super-resolution."""
+"""The genuine small networks, in the folder that ESRGAND_TEST_MODELS names: what they make is super-resolution."""
 
 import math
 import os
