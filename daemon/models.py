@@ -18,7 +18,7 @@ from daemon.adapters.clock import SystemClock
 from daemon.config import ConfigError
 from daemon.engine import catalogue
 from daemon.engine.catalogue import RELEASES, Known
-from daemon.engine.model import Model, ModelError, is_name
+from daemon.engine.model import Missing, Model, ModelError, is_name, need_extra
 from daemon.engine.pull import Report, pull
 from daemon.engine.shelf import Shelf
 from daemon.exits import Exit
@@ -78,7 +78,7 @@ def _list(shelf: Shelf) -> Exit:
         print(f"{known.name}: {known.about}.")
     if not here:
         print(f"None is installed. For the usual one: esrgand models pull {catalogue.DEFAULT}")
-    for complaint in broken:
+    for complaint in dict.fromkeys(broken):
         _complain(complaint, Exit.HOUSE)
     return Exit.HOUSE if broken else Exit.DONE
 
@@ -95,6 +95,8 @@ def _row(shelf: Shelf, name: str, *, installed: bool) -> tuple[tuple[str, ...], 
                 scale, size, state = f"x{model.scale}", _size(_bytes(model)), "installed"
                 note = shelf.note(name)
                 licence = (note and note.licence) or "not known"
+        except Missing as error:
+            state, complaint = "not looked at", error.text
         except ModelError as error:
             state, complaint = "damaged", error.text
     if name == catalogue.DEFAULT:
@@ -119,6 +121,7 @@ def _pull(shelf: Shelf, name: str) -> Exit:
 
 def fetch(shelf: Shelf, known: Known, releases: str = RELEASES) -> Exit:
     """Download an official network, unless it is here already. Raises ModelError."""
+    need_extra()
     if _is_whole(shelf, known.name):
         print(f"{known.name} is installed already, in {shelf.folder}.")
         return Exit.DONE

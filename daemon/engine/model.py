@@ -59,3 +59,9 @@ def extra() -> Iterator[None]:
         yield
     except ImportError as error:
         raise Missing(f"{EXTRA} ({error})") from error
+
+
+def need_extra() -> None:
+    """Before work that would be in vain without it. Raises Missing."""
+    with extra():
+        import numpy as np  # noqa: F401

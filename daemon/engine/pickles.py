@@ -17,6 +17,7 @@ from daemon.engine.model import ModelError
 
 PICKLE_BYTES_MAX = 4 << 20  # of RRDBNet's it has 0.2
 MEMO_MAX = 1 << 20
+WORD_BYTES_MAX = 256
 DIMENSIONS_MAX = 8
 ELEMENTS_MAX = 1 << 28
 # Bytes of an element, and how numpy reads it; bfloat16 is the upper half of an fp32.
@@ -26,6 +27,8 @@ STORAGES = {
     "DoubleStorage": (8, "<f8"),
     "BFloat16Storage": (2, "<u2"),
 }
+
+OPCODES = {opcode.code.encode("latin-1"): opcode for opcode in pickletools.opcodes}
 
 _KEY = re.compile(r"[0-9]{1,20}", re.ASCII)  # an address in memory, in files of older versions
 
@@ -73,15 +76,27 @@ def loads(data: bytes) -> Any:
     """What was pickled: dicts, lists, tuples, str, numbers, and tensors. Raises ModelError."""
     if len(data) > PICKLE_BYTES_MAX:
         raise ModelError(f"Its table of contents has more than {PICKLE_BYTES_MAX} bytes; no network's has.")
-    machine = _Machine()
+    machine, file = _Machine(), io.BytesIO(data)
     try:
-        for code, argument, _ in pickletools.genops(io.BytesIO(data)):
-            if code.name == "STOP":
+        while code := file.read(1):
+            name = OPCODES[code].name if code in OPCODES else f"{code[0]:#04x}"
+            if name == "STOP":
                 return machine.end()
-            machine.step(code.name, argument)
+            # What is not known is not even decoded.
+            if name not in KNOWN:
+                _refuse(f"instruction {name}")
+            machine.step(name, _argument(code, file))
     except (ValueError, IndexError, OverflowError):  # Cut off, not text, more taken than there is.
         raise ModelError("Its table of contents is damaged; copy it again.") from None
     raise ModelError("Its table of contents is cut off; copy it again.")
+
+
+def _argument(code: bytes, file: io.BytesIO) -> Any:
+    """What follows an instruction in the file."""
+    if OPCODES[code].name == "GLOBAL":  # Two lines. pickletools would look for backslashes in them.
+        return tuple(file.readline(WORD_BYTES_MAX).removesuffix(b"\n").decode("ascii") for _ in range(2))
+    kind = OPCODES[code].arg
+    return kind.reader(file) if kind is not None else None
 
 
 def _refuse(what: str) -> NoReturn:
@@ -103,15 +118,13 @@ class _Machine:
         self._memo: dict[int, Any] = {}
 
     def step(self, name: str, argument: Any) -> None:
-        """One instruction."""
+        """One instruction, of those that are known."""
         if name in CONSTANTS:
             self._stack.append(CONSTANTS[name])
         elif name in ARGUMENTS:
             self._stack.append(argument)
-        elif name in INSTRUCTIONS:
-            INSTRUCTIONS[name](self, argument)
         else:
-            _refuse(f"instruction {name}")
+            INSTRUCTIONS[name](self, argument)
 
     def end(self) -> Any:
         """What is left at the end."""
@@ -144,14 +157,15 @@ class _Machine:
             _damaged()
         self._stack.append(self._memo[index])
 
-    def word(self, argument: str) -> None:
+    def word(self, names: tuple[str, str]) -> None:
         """GLOBAL: a module and a name in it."""
-        module, _, name = argument.partition(" ")
-        self._refer(module, name)
+        self._refer(*names)
 
     def stack_word(self, _: Any) -> None:
         name, module = self._pop(), self._pop()
-        self._refer(str(module), str(name))
+        if not isinstance(module, str) or not isinstance(name, str):
+            _damaged()
+        self._refer(module, name)
 
     def _refer(self, module: str, name: str) -> None:
         word = _Word(module, name)
@@ -301,3 +315,4 @@ INSTRUCTIONS: dict[str, Callable[[_Machine, Any], None]] = {
     "SETITEM": _Machine.set_item,
     "SETITEMS": _Machine.set_items,
 }
+KNOWN = CONSTANTS.keys() | ARGUMENTS | INSTRUCTIONS.keys()

@@ -60,7 +60,7 @@ async def pull(
         ) as session:
             try:
                 await _Download(session, url, known, part, report).run(clock)
-                model = shelf.install(known.name, part, url)
+                model = shelf.install(known.name, part, url, known.licence)
                 part.unlink(missing_ok=True)
             except OSError as error:
                 kept = f" {_mebibytes(_size(part))} of it are kept; the next try goes on there." if _size(part) else ""

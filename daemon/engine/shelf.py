@@ -14,7 +14,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from daemon.engine import catalogue, checkpoint, form, layers, weights
@@ -126,10 +126,10 @@ class Shelf:
         with self.locked():
             return tuple(self._install(name, each) for name, each in zip(names, prepared, strict=True))
 
-    def install(self, name: str, pth: Path, source: str) -> Model:
+    def install(self, name: str, pth: Path, source: str, licence: str) -> Model:
         """Install a checkpoint that was downloaded to `pth`. Call it with the shelf locked."""
         prepared = _official(pth)
-        return self._install(name, _Prepared(prepared.param, prepared.bin, source, prepared.sha256, prepared.licence))
+        return self._install(name, replace(prepared, source=source, licence=licence))
 
     @contextmanager
     def locked(self) -> Iterator[None]:

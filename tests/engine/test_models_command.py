@@ -103,6 +103,23 @@ def test_what_is_wrong_is_a_sentence(tmp_path: Path, words: list[str], status: i
     assert "esrgand: " in err
 
 
+def test_without_the_extra_it_says_what_to_install(tmp_path: Path) -> None:
+    """Python is told that there is no numpy."""
+    networks.write(tmp_path, "mine", networks.nearest(2))
+    code = "import sys; sys.modules['numpy'] = None; from daemon.cli import main; main(sys.argv[1:])"
+    run("add", tmp_path / "mine.bin", "--dir", tmp_path)
+    for words in (["add", tmp_path / "mine.bin"], ["pull", KNOWN[0].name], ["list"]):
+        done = subprocess.run(
+            [sys.executable, "-c", code, "models", *words, "--dir", tmp_path],
+            env=clean(),
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 1
+        assert done.stderr.startswith("esrgand: Networks need the packages numpy and ncnn; install them with: pip ")
+    assert re.search(r"mine +not known +not looked at", done.stdout)
+
+
 def test_a_network_that_is_not_there_is_a_sentence(tmp_path: Path) -> None:
     """Through a proxy that refuses: nothing is asked of the true host."""
     with socket.create_server(("127.0.0.1", 0)) as server:

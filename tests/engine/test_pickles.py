@@ -61,6 +61,7 @@ def hostile(mark: str) -> dict[str, bytes]:
         "a name with dots": b"\x80\x04" + binary("os") + binary("path.os.system") + b"\x93" + binary(touch) + b"\x85R",
         "STACK_GLOBAL": b"\x80\x04" + binary("os") + binary("system") + b"\x93" + binary(touch) + b"\x85R",
         "STACK_GLOBAL of no text": b"]]\x93",
+        "STACK_GLOBAL of what is deep": b"]" + b")" + b"\x85" * 100_000 + b"\x93",
         "INST": f"(S'{touch}'\nios\nsystem\n".encode(),
         "OBJ": f"(cos\nsystem\nS'{touch}'\no".encode(),
         "NEWOBJ": b"ccollections\nOrderedDict\n)\x81",

@@ -154,7 +154,8 @@ async def test_what_is_pulled_is_installed(content: bytes, known: Known, shelf: 
     assert left(shelf) == WHOLE
     note = shelf.note("net")
     assert note is not None
-    assert (note.sha256, note.source.endswith("/v1/net.pth")) == (known.sha256, True)
+    assert (note.sha256, note.licence) == (known.sha256, "BSD-3-Clause")
+    assert note.source.endswith("/v1/net.pth")
     assert (host.paths, host.ranges) == (["/v1/net.pth"], [None])
     assert seen[0] == (0, len(content))
     assert seen[-1] == (len(content), len(content))
