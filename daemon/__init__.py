@@ -11,11 +11,12 @@ The layers; imports go down only (`.importlinter` checks it):
     service, loop, desk, outcome, health, wiring one run: signals, answers, pulses, adapters made from the configuration
     dispatcher, intake, delivery, flight         what moves: ask a stage, record its event, react to its fault
     departure, turnstile, turns, room, ears      who leaves next, with slot, minute and room; and who waits for a word
+    api, local                                   where predictions are made, and by which engine if that is here
     sweep, probes, drift                         what is looked after meanwhile: objects to delete, gates, the clock
     lanes, gates, world                          how it moves: bounded windows, what stands still for all
     pipeline/                                    the stages; each asks the world once and returns an event
     adapters/                                    the only code that meets the outside; foreign exceptions end there
-    engine/                                      Real-ESRGAN on this machine: models, and how they get here
+    engine/                                      Real-ESRGAN on this machine: models, and the process that runs them
     server/                                      the local prediction server: the hosted API's contract on this machine
     ports, ports_ledger, config                  what the inside may rely on
     rules/                                       all decisions, pure; `rules/lifecycle.py` has the one table of states

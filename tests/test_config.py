@@ -161,6 +161,10 @@ def test_how_large_is_large_enough(text: str, enough: Enough | None) -> None:
         (FOLDER + '[storage]\nkind = "vendor"\nprefix = "/x"\n', "storage.prefix", "no / at the start"),
         (FOLDER + '[storage]\nkind = "vendor"\nurl_seconds = 604801\n', "storage.url_seconds", "604_800"),
         ("[api]\ncreate_seconds_max = 601\n" + SMALLEST, "api.create_seconds_max", "from 1 to 600"),
+        ('[server]\nengine = "esrgan"\n' + SMALLEST, "server.engine", '"real-esrgan"'),
+        ('[server]\nmodel = "../secret"\n' + SMALLEST, "server.model", "a name such as"),
+        ("[server]\nmemory_max_mb = 64\n" + SMALLEST, "server.memory_max_mb", "from 128"),
+        ('[server]\nvulkan = ""\n' + SMALLEST, "server.vulkan", '"auto"'),
         ("[log]\nlevel = 1979-05-27\n" + SMALLEST, 'log.level = "1979-05-27"', '"debug"'),
     ],
 )

@@ -14,7 +14,7 @@ from bench.figure import Figure
 from bench.service import Limits, Service, parse
 
 
-@pytest.mark.parametrize("name", ["occupancy", "minute"])
+@pytest.mark.parametrize("name", ["occupancy", "minute", "network"])
 def test_the_short_form_works(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """All pictures done, nothing refused, and a table, JSON and a drawing of it. The others are in `test_costs`."""
     assert run.main(["--short", "--only", name, "--out", str(tmp_path)]) == 0, capsys.readouterr()

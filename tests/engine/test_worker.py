@@ -218,6 +218,17 @@ async def test_memory_is_chosen_by_and_kept_to(tmp_path):
     assert sides[192] < sides[1024]
 
 
+async def test_memory_does_not_grow_with_the_picture(tmp_path):
+    peaks = []
+    async with worker(tmp_path, model(tmp_path, networks.nearest(4)), side_max=160) as bench:
+        for width, height in [(200, 150), (300, 300), (1200, 1500)]:
+            await bench.perform(image(smooth(width, height)), 4)
+            with Path(f"/proc/{bench.process.pid}/status").open() as status:
+                peaks.append(next(int(line.split()[1]) / 1024 for line in status if line.startswith("VmHWM")))
+    # The last result has 29 megapixels, twenty times those of the one before.
+    assert peaks[2] - peaks[1] < 40
+
+
 async def test_too_little_memory_is_a_sentence(tmp_path):
     for most in (32, 64, 80):
         async with worker(tmp_path, model(tmp_path, networks.random(features=64)), memory_max_mb=most) as bench:
