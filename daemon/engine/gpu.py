@@ -24,7 +24,8 @@ def chosen(setup: Setup) -> tuple[Network, tuple[str, ...]]:
         return Network(setup), ()
     found = device(setup.vulkan)
     if found is None:
-        return Network(setup), (f'vulkan = "{setup.vulkan}": there is no such device; the CPU is used',)
+        lack = "no graphics card" if setup.vulkan == "auto" else "no such device"
+        return Network(setup), (f'vulkan = "{setup.vulkan}": there is {lack}; the CPU is used',)
     number, name = found
     cpu = Network(setup)
     try:

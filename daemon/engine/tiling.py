@@ -27,6 +27,8 @@ SIDE_MAX = 512
 # What rows of the picture, resampling and packing may take, and by how much an estimate may be wrong.
 SPARE = 0.15
 SPARE_BYTES_MIN = 40 << 20
+# The result of a pixel alone takes about that: a smaller estimate is a kernel that does not tell.
+BY_PIXEL_MIN = 500.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ class Appetite:
     def between(cls, small: tuple[int, int], large: tuple[int, int]) -> "Appetite":
         """From two runs, each the pixels of its window and the most bytes that were taken."""
         (few, little), (many, much) = small, large
-        by_pixel = max(0.0, (much - little) / (many - few))
+        by_pixel = max(BY_PIXEL_MIN, (much - little) / (many - few))
         return cls(max(0, round(little - few * by_pixel)), by_pixel)
 
     def bytes_(self, side: int) -> int:

@@ -14,6 +14,7 @@ import resource
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -35,9 +36,10 @@ STATUS = Path("/proc/self/status")
 
 
 class Worker:
-    """say: sends a line to the parent."""
+    """say: sends a line to the parent. is_held: whether the kernel keeps the process to its memory; else we do."""
 
-    def __init__(self, setup: Setup, say: Callable[[Message], None]) -> None:
+    def __init__(self, setup: Setup, say: Callable[[Message], None], *, is_held: bool = True) -> None:
+        self._is_held = is_held
         self._setup = setup
         self._say = say
         self._parent = os.getppid()
@@ -89,11 +91,13 @@ class Worker:
     def _step(self, step: Message) -> None:
         if os.getppid() != self._parent:
             sys.exit(1)  # Where the kernel did not say so.
+        if not self._is_held and taken("VmRSS") > self._setup.memory_bytes_max:
+            raise MemoryError
         self._say(step)
 
 
 def taken(what: str) -> int:
-    """VmData (own data now) or VmHWM (the most that was ever in memory), in bytes."""
+    """VmData (own data now), VmRSS (in memory now) or VmHWM (the most that ever was), in bytes."""
     return next(int(row.split()[1]) << 10 for row in STATUS.read_text().splitlines() if row.startswith(what + ":"))
 
 
@@ -108,7 +112,8 @@ def _forget_peak() -> None:
 def _settle_in() -> BinaryIO:
     """The process's manners; returns the stream for our own lines, which no library's printing gets into."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    os.nice(NICENESS)
+    with suppress(OSError):  # A sandbox may forbid that, and then somebody has set a priority.
+        os.nice(NICENESS)
     own = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
     pyvips.cache_set_max(0)
@@ -126,8 +131,12 @@ def main() -> None:
     setup = read(sys.stdin.buffer.readline())
     assert isinstance(setup, Setup), "the parent begins with it"
     most = setup.memory_bytes_max
-    resource.setrlimit(resource.RLIMIT_DATA, (most, most))
-    worker = Worker(setup, say)
+    is_held = True
+    try:
+        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+    except OSError:
+        is_held = False  # A sandbox may forbid that too.
+    worker = Worker(setup, say, is_held=is_held)
     try:
         worker.load()
     except NotUsable as error:
