@@ -6,6 +6,7 @@ the model is not there. Nothing heavy is imported, and no worker started, before
 """
 
 import importlib.util
+import shlex
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Literal
 
 from structlog.typing import FilteringBoundLogger
 
+from daemon.config import STATE_DIR
 from daemon.engine.model import Model, ModelError
 from daemon.engine.process import Limits
 from daemon.engine.shelf import Shelf
@@ -96,8 +98,15 @@ def network(wish: Wish, folders: Sequence[Path], has_ncnn: Callable[[], bool] | 
         except ModelError as error:
             return Lack(error.text.rstrip("."), "Look at `esrgand models`.")
     if found is None:
-        return Lack(f"the model {wish.model} is not installed", f"Get it: esrgand models pull {wish.model}")
+        return Lack(f"the model {wish.model} is not installed", f"Get it: {_pull(wish.model, folders[0])}")
     return found
+
+
+def _pull(model: str, folder: Path) -> str:
+    """The command that brings the model to where it was looked for."""
+    usual = Path(STATE_DIR, MODELS)
+    where = f" --dir {shlex.quote(str(folder.parent))}" if folder.name == MODELS and folder != usual else ""
+    return f"esrgand models pull {model}{where}"
 
 
 def choose(

@@ -83,7 +83,7 @@ def test_what_is_missing_is_said_and_done_without(tmp_path: Path) -> None:
     path = local(tmp_path, networks.nearest(4))
     (tmp_path / "state" / "models" / "made.param").unlink()
     picture(3).pngsave(str(tmp_path / "in" / "a.png"))
-    lack = "the model made is not installed. Get it: esrgand models pull made"
+    lack = f"the model made is not installed. Get it: esrgand models pull made --dir {tmp_path / 'state'}"
     assert lack in esrgand(path, "check")
     daemon = Daemon(path)
     assert daemon.expect_event("engine")["why"] == lack

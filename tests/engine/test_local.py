@@ -50,7 +50,7 @@ async def test_the_network_where_it_can_be_had(tmp_path, engine):
 async def test_without_it_auto_resamples_and_says_so(tmp_path):
     made, told = await chosen(tmp_path)
     assert isinstance(made.upscaler, LanczosUpscaler)
-    assert made.why == "the model made is not installed. Get it: esrgand models pull made"
+    assert made.why == f"the model made is not installed. Get it: esrgand models pull made --dir {tmp_path}"
     assert made.why in made.said
     assert told[0]["why"] == made.why
     install(tmp_path)
@@ -65,7 +65,7 @@ async def test_without_it_auto_resamples_and_says_so(tmp_path):
 async def test_without_it_real_esrgan_is_a_fault_with_a_remedy(tmp_path):
     with pytest.raises(Fault, match="not installed") as caught:
         await chosen(tmp_path, engine="real-esrgan")
-    assert caught.value.remedy == "Get it: esrgand models pull made"
+    assert caught.value.remedy == f"Get it: esrgand models pull made --dir {tmp_path}"
     with pytest.raises(Fault, match="ncnn is not installed") as caught:
         await chosen(tmp_path, engine="real-esrgan", has_ncnn=no)
     assert "pip install" in caught.value.remedy
