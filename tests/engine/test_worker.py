@@ -256,6 +256,17 @@ async def test_too_little_memory_is_a_sentence(tmp_path):
         (lambda param, weights: weights.write_bytes(b"\xff" * weights.stat().st_size), "damaged"),
         (lambda param, weights: weights.write_bytes(bytes(4) + b"\x7f" * (weights.stat().st_size - 4)), "damaged"),
         (lambda param, weights: weights.unlink(), "damaged"),
+        (lambda param, weights: weights.write_bytes(weights.read_bytes()[:-4]), "damaged"),
+        (lambda param, weights: weights.write_bytes(weights.read_bytes()[::-1]), "damaged"),
+        (lambda param, weights: weights.write_bytes(weights.read_bytes()[4:] + bytes(4)), "damaged"),
+        (lambda param, weights: param.write_text(param.read_text().replace("0=16 ", "0=-16 ")), "damaged"),
+        (lambda param, weights: param.write_text(param.read_text().replace("0=16 ", "0=1600000 ")), "damaged"),
+        (lambda param, weights: param.write_text(param.read_text().replace("0=48 ", "0=12 ")), "engine"),
+        (lambda param, weights: param.write_text(param.read_text().replace(" b2 ", " b9 ", 1)), "damaged"),
+        (
+            lambda param, weights: param.write_text(param.read_text().replace("7767517", "7767517\n99999999 9")),
+            "damaged",
+        ),
     ],
 )
 async def test_a_damaged_model_is_a_sentence(tmp_path, damage, said):
