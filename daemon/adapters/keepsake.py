@@ -2,19 +2,25 @@
 Keepsake: what a result gets back from its source, in one file of our own, since the source may be gone by then.
 
 A ZIP file with a member for each block that there is, so that a person can look into it: `icc`, `exif`, `xmp`, `iptc`
-and `alpha.png` (of the upright source, in its own size). An empty one is fine. A damaged one is the house's fault.
+and `alpha.png` (of the upright source, in its own size). An empty one is fine. One that is damaged, or lost, is none:
+the result was paid for, and the picture that it was kept of may be gone. Only an error that passes is a house fault.
 """
 
+import errno
+import struct
 import zipfile
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from daemon.adapters.disk_faults import LOST
 from daemon.adapters.metadata import Metadata
 from daemon.rules.faults import Blame, Fault, Gate
 
 ALPHA = "alpha.png"
 NAMES = ("icc", "exif", "xmp", "iptc")
+# A place that does not exist is where a damaged table of contents leads to.
+DAMAGED = {None, errno.EINVAL, *LOST}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +35,8 @@ def write(path: Path, keepsake: Keepsake) -> None:
     """Write it whole; what was there goes. Raises OSError."""
     blocks = {name: getattr(keepsake.metadata, name) for name in NAMES} | {ALPHA: keepsake.alpha}
     with zipfile.ZipFile(path, "w") as file:
+        # A damaged table of contents may leave members out.
+        file.comment = _comment(blocks)
         for name, data in blocks.items():
             if data:
                 # Without a date: the same source has the same keepsake.
@@ -36,15 +44,30 @@ def write(path: Path, keepsake: Keepsake) -> None:
                 file.writestr(zipfile.ZipInfo(name), data, packing)
 
 
-def read(path: Path | None) -> Keepsake:
-    """What was kept; nothing where nothing was to be. Raises Fault where it is not what was written."""
+def read(path: Path | None) -> Keepsake | None:
+    """What was kept; None where it is not what was written. Raises Fault where it cannot be read now."""
     if path is None:
         return Keepsake()
     try:
         with zipfile.ZipFile(path) as file:
             blocks = {name: file.read(name) for name in file.namelist()}
-    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
+            comment = file.comment
+    except OSError as error:
+        if error.errno in DAMAGED:
+            return None
         raise Fault(
-            "What was kept of the picture for its result is gone or damaged.", blame=Blame.HOUSE, gate=Gate.STAGING
+            f"What was kept of a picture for its result cannot be read ({error.strerror}).",
+            blame=Blame.HOUSE,
+            gate=Gate.STAGING,
+            remedy="Look at the disk of the state directory, and at the limit of open files.",
         ) from error
+    except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, NotImplementedError, RuntimeError):
+        return None
+    if comment != _comment(blocks):
+        return None
     return Keepsake(Metadata(*(blocks.get(name, b"") for name in NAMES)), blocks.get(ALPHA, b""))
+
+
+def _comment(blocks: dict[str, bytes]) -> bytes:
+    """What is in there."""
+    return " ".join(sorted(name for name, data in blocks.items() if data)).encode()

@@ -24,7 +24,7 @@ from daemon.rules.job import Picture, Tile, Whole
 from daemon.rules.lifecycle import State
 from daemon.rules.sidecar import ResultFacts
 from daemon.rules.tiles import scaled
-from daemon.rules.traits import Finish
+from daemon.rules.traits import NOT_KEPT, Finish
 
 if TYPE_CHECKING:
     from daemon.config_model import FolderConfig
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 NAMES_MAX = 1000
 CMYK_BANDS = 4
 CONVERTED = "The picture's CMYK colours were converted to sRGB."
-NOT_KEPT = "What the picture had besides its pixels (date, place, colour profile) is not in the result."
 
 
 class Unstaged(Fault):

@@ -9,11 +9,12 @@ import pixel_kit as kit
 import pytest
 import pyvips
 
+from daemon.adapters.finish import NO_ALPHA
 from daemon.adapters.picture import VipsPictures
 from daemon.ports_pictures import Reading
 from daemon.rules.faults import Blame, Fault, Gate
 from daemon.rules.tiles import Rect, cut, scaled
-from daemon.rules.traits import Finish, Piece, Traits
+from daemon.rules.traits import NOT_KEPT, Finish, Piece, Traits
 
 ORIENTATIONS = range(1, 9)
 SCALE = 4
@@ -455,14 +456,14 @@ async def test_tiles_that_disagree_fade_into_each_other(pictures: VipsPictures, 
 # Faults
 
 
-@pytest.mark.parametrize("wrong", ["part gone", "part cut", "keepsake gone", "keepsake cut", "no room"])
+@pytest.mark.parametrize("wrong", ["part gone", "part cut", "no room"])
 @pytest.mark.parametrize("format_", ["PNG", "JPEG", "WEBP"])
 async def test_what_cannot_be_finished_is_the_houses_fault(
     pictures: VipsPictures, tmp_path: Path, wrong: str, format_: str
 ) -> None:
     journey = Journey(pictures, tmp_path, made("PNG", "rgb", 6, "p3"))
     reading, parts = await journey.there(250)
-    broken = journey.keepsake if wrong.startswith("keepsake") else parts[1][0]
+    broken = parts[1][0]
     if wrong.endswith("gone"):
         broken.unlink()
     elif wrong.endswith("cut"):
@@ -473,3 +474,26 @@ async def test_what_cannot_be_finished_is_the_houses_fault(
         await journey.back(reading, parts, format_)
     assert (caught.value.blame, caught.value.gate) == (Blame.HOUSE, Gate.STAGING)
     assert caught.value.said.endswith(".")
+
+
+@pytest.mark.parametrize("wrong", ["gone", "cut", "empty", "another", "a folder"])
+async def test_a_keepsake_that_is_damaged_counts_as_none(pictures: VipsPictures, tmp_path: Path, wrong: str) -> None:
+    """The result was paid for: it goes out without what is lost, and says so."""
+    journey = Journey(pictures, tmp_path, made("PNG", "rgba", 6, "p3"))
+    journey.alpha = False
+    journey.piece = replace(journey.piece, keep_alpha=True)
+    reading, parts = await journey.there(250)
+    data = journey.keepsake.read_bytes()
+    journey.keepsake.unlink()
+    if wrong == "a folder":
+        journey.keepsake.mkdir()
+    elif wrong != "gone":
+        journey.keepsake.write_bytes({"cut": data[:-60], "empty": b"", "another": b"x" * 999}[wrong])
+    if wrong == "a folder":  # It can be mended.
+        with pytest.raises(Fault):
+            await journey.back(reading, parts)
+        return
+    result = kit.load(await journey.back(reading, parts))
+    assert journey.warnings == [NO_ALPHA, NOT_KEPT]
+    assert kit.difference(result, reference(made("PNG", "rgba", 6))[:3].copy_memory()) == 0
+    assert not kit.field(result, "icc-profile-data")

@@ -176,6 +176,23 @@ def test_a_jpeg_has_no_room_for_everything(name: str) -> None:
     assert carrier.fitting(large, "PNG") == (large, [])
 
 
+def test_a_damaged_keepsake_is_none(tmp_path) -> None:
+    """Wherever the damage is: what was kept, or nothing; never something else, and never an error that stays."""
+    path, kept = tmp_path / "keepsake", keepsake.Keepsake(Metadata(b"icc" * 50, b"exif", b"", b"iptc"), b"alpha" * 9)
+    keepsake.write(path, kept)
+    data = path.read_bytes()
+    for at in range(len(data)):
+        path.write_bytes(data[:at])
+        assert keepsake.read(path) is None
+        for change in (0x01, 0xFF):
+            path.write_bytes(data[:at] + bytes([data[at] ^ change]) + data[at + 1 :])
+            found = keepsake.read(path)
+            if found is not None:
+                assert found == kept
+    path.unlink()
+    assert keepsake.read(path) is None
+
+
 def test_a_keepsake_is_read_as_it_was_written(tmp_path) -> None:
     kept = keepsake.Keepsake(Metadata(b"icc", b"exif", b"", b"iptc"), b"alpha")
     keepsake.write(tmp_path / "keepsake", kept)
