@@ -38,11 +38,11 @@ from daemon.pipeline.detect import Detector
 from daemon.pipeline.write import Writer
 from daemon.ports import Clock, Inbox, Predictor, Storage, Watcher, mark
 from daemon.ports_pictures import Pictures
-from daemon.rules.admission import TILES_MAX
 from daemon.rules.faults import Blame, Fault, Outlook
 from daemon.rules.lifecycle import STAGED, State
 from daemon.rules.names import Selection
 from daemon.rules.settling import Candidate
+from daemon.rules.tiles import TILES_MAX
 from daemon.world import Folder, World
 
 if TYPE_CHECKING:

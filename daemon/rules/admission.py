@@ -11,9 +11,8 @@ from enum import StrEnum
 from daemon.rules.faults import NotAPicture
 from daemon.rules.job import Content, Look, Phase, Picture
 from daemon.rules.lifecycle import State
-from daemon.rules.tiles import Rect, cut
+from daemon.rules.tiles import TILES_MAX, Rect, cut
 
-TILES_MAX = 128  # some 250 megapixels, and half a dollar; what is larger is hardly a photograph
 AS_TAKEN = "The service takes JPEG, PNG and WebP; save the picture as one of these."
 
 
@@ -46,9 +45,7 @@ def parts(
     """What is to be sent of a decodable picture, or why it cannot be sent. oversize: tile, shrink or fail."""
     if oversize == "tile" and content.pixels <= TILES_MAX * pixels_max:
         with contextlib.suppress(ValueError):  # No part of it would be small enough.
-            tiles = cut(content.width, content.height, pixels_max, overlap, scale)
-            if len(tiles) <= TILES_MAX:
-                return tiles
+            return cut(content.width, content.height, pixels_max, overlap, scale)
     if oversize == "shrink":
         return (content.rect,)
     return refusal(content, pixels_max) or (content.rect,)
