@@ -45,6 +45,7 @@ def finish(
     found = keepsake.read(kept)
     sake = found or Keepsake()
     metadata, warnings = carrier.fitting(sized(sake.metadata, *wanted.size), wanted.format)
+    warnings = [*sake.warnings, *warnings]
     if found is None:
         warnings.append(NOT_KEPT)
     try:

@@ -1,8 +1,8 @@
 """
 Keepsake: what a result gets back from its source, in one file of our own, since the source may be gone by then.
 
-A ZIP file with a member for each block that there is, so that a person can look into it: `icc`, `exif`, `xmp`, `iptc`
-and `alpha.png` (of the upright source, in its own size). An empty one is fine. One that is damaged, or lost, is none:
+A ZIP file with a member for each block that there is, so that a person can look into it: `icc`, `exif`, `xmp`, `iptc`,
+`alpha.png` (of the upright source, in its own size), and `warnings`, a sentence a line. An empty one is fine. One that is damaged, or lost, is none:
 the result was paid for, and the picture that it was kept of may be gone. Only an error that passes is a house fault.
 """
 
@@ -17,7 +17,7 @@ from daemon.adapters.disk_faults import LOST
 from daemon.adapters.metadata import Metadata
 from daemon.rules.faults import Blame, Fault, Gate
 
-ALPHA = "alpha.png"
+ALPHA, WARNINGS = "alpha.png", "warnings"
 NAMES = ("icc", "exif", "xmp", "iptc")
 # A place that does not exist is where a damaged table of contents leads to.
 DAMAGED = {None, errno.EINVAL, *LOST}
@@ -25,15 +25,17 @@ DAMAGED = {None, errno.EINVAL, *LOST}
 
 @dataclass(frozen=True, slots=True)
 class Keepsake:
-    """alpha: a PNG of the transparency alone, or b""."""
+    """alpha: a PNG of the transparency alone, or b"". warnings: what the result's sidecar has to say of the source."""
 
     metadata: Metadata = field(default_factory=Metadata)
     alpha: bytes = b""
+    warnings: tuple[str, ...] = ()
 
 
 def write(path: Path, keepsake: Keepsake) -> None:
     """Write it whole; what was there goes. Raises OSError."""
     blocks = {name: getattr(keepsake.metadata, name) for name in NAMES} | {ALPHA: keepsake.alpha}
+    blocks[WARNINGS] = "\n".join(keepsake.warnings).encode()
     with zipfile.ZipFile(path, "w") as file:
         # A damaged table of contents may leave members out.
         file.comment = _comment(blocks)
@@ -65,7 +67,8 @@ def read(path: Path | None) -> Keepsake | None:
         return None
     if comment != _comment(blocks):
         return None
-    return Keepsake(Metadata(*(blocks.get(name, b"") for name in NAMES)), blocks.get(ALPHA, b""))
+    warnings = blocks.get(WARNINGS, b"").decode().splitlines()
+    return Keepsake(Metadata(*(blocks.get(name, b"") for name in NAMES)), blocks.get(ALPHA, b""), tuple(warnings))
 
 
 def _comment(blocks: dict[str, bytes]) -> bytes:

@@ -112,7 +112,7 @@ def _keep(source: Path, image: Any, traits: Traits, piece: Piece, keepsake: Path
     """Write the keepsake; returns what has to be said about it."""
     metadata, warnings = kept(_blocks(image, traits, piece), piece.strip_gps)
     alpha = _alpha(source, traits) if piece.keep_alpha and traits.alpha else b""
-    keepsakes.write(keepsake, Keepsake(metadata, alpha))
+    keepsakes.write(keepsake, Keepsake(metadata, alpha, tuple(warnings)))
     return warnings
 
 

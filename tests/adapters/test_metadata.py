@@ -194,7 +194,7 @@ def test_a_damaged_keepsake_is_none(tmp_path) -> None:
 
 
 def test_a_keepsake_is_read_as_it_was_written(tmp_path) -> None:
-    kept = keepsake.Keepsake(Metadata(b"icc", b"exif", b"", b"iptc"), b"alpha")
+    kept = keepsake.Keepsake(Metadata(b"icc", b"exif", b"", b"iptc"), b"alpha", ("One.", "Another."))
     keepsake.write(tmp_path / "keepsake", kept)
     assert keepsake.read(tmp_path / "keepsake") == kept
     keepsake.write(tmp_path / "keepsake", keepsake.Keepsake())
