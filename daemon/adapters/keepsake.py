@@ -2,8 +2,9 @@
 Keepsake: what a result gets back from its source, in one file of our own, since the source may be gone by then.
 
 A ZIP file with a member for each block that there is, so that a person can look into it: `icc`, `exif`, `xmp`, `iptc`,
-`alpha.png` (of the upright source, in its own size), and `warnings`, a sentence a line. An empty one is fine. One that is damaged, or lost, is none:
-the result was paid for, and the picture that it was kept of may be gone. Only an error that passes is a house fault.
+`alpha.png` (of the upright source, in its own size), and `warnings`, a sentence a line. An empty one is fine. One that
+is damaged, or lost, is none: the result was paid for, and the picture that it was kept of may be gone. Only an error
+that passes is a house fault.
 """
 
 import errno

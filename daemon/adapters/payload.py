@@ -10,8 +10,8 @@ little is in memory. Fails as NotAPicture (the source does not decode) and HOUSE
 from pathlib import Path
 from typing import Any
 
+from daemon.adapters import colours, pixels
 from daemon.adapters import keepsake as keepsakes
-from daemon.adapters import pixels
 from daemon.adapters.chunks import Misbuilt, scrubbed
 from daemon.adapters.keepsake import Keepsake
 from daemon.adapters.likeness import likeness
@@ -28,7 +28,8 @@ def prepare(source: Path, piece: Piece, payload: Path, keepsake: Path | None) ->
     """See `Pictures.prepare`."""
     vips = pixels.vips()
     try:
-        image = pixels.opened(source)
+        with source.open("rb") as file:
+            image = colours.with_profile(pixels.opened(source), colours.said(file))
         traits = pixels.traits_of(image)
         warnings = _keep(source, image, traits, piece, keepsake) if keepsake is not None else []
         if traits.bands == 4:
