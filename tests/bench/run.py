@@ -29,7 +29,7 @@ from bench.figure import Figure
 
 import daemon
 
-MODULES = ("occupancy", "minute", "cost", "latency", "scan", "memory")
+MODULES = ("occupancy", "minute", "cost", "latency", "scan", "memory", "large")
 Measure = Callable[[bool, Path], list[Figure]]
 ANSWERS = {True: "yes", False: "NO", None: "-"}
 
