@@ -129,6 +129,14 @@ def test_places_go_however_they_are_written(packet: bytes) -> None:
     assert b"G\0P\0S" not in found.xmp
 
 
+def test_what_points_at_a_second_part_goes_and_is_told_of() -> None:
+    """A JPEG has room for 64 KB; the rest is elsewhere in the file, and is not kept."""
+    packet = b'<x xmpNote:HasExtendedXMP="0123456789ABCDEF" dc:title="KEPT"/>'
+    found, warnings = metadata.kept(Metadata(xmp=packet), False)
+    assert found.xmp == b'<x dc:title="KEPT"/>'
+    assert warnings == ["The second part of the picture's XMP data was left out."]
+
+
 def test_many_open_elements_take_no_time() -> None:
     packet = b"<x>" + b"<a:GPSx>" * 200_000
     assert metadata.kept(Metadata(xmp=packet), True)[0].xmp == b""

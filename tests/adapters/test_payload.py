@@ -2,6 +2,7 @@
 
 import io
 import tempfile
+import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -379,6 +380,22 @@ async def test_a_keepsake_is_the_same_for_the_same_source(pictures: VipsPictures
         await prepare(pictures, tmp_path, data, Piece(WHOLE, keep_alpha=True))
         kept.append((tmp_path / "keepsake").read_bytes())
     assert kept[0] == kept[1]
+
+
+@pytest.mark.parametrize(("name", "order"), [(b"exif", "<"), (b"exif", ">"), (b"APP1", "<")])
+async def test_exif_in_a_text_of_a_png_is_kept(pictures: VipsPictures, tmp_path: Path, name: bytes, order: str) -> None:
+    """As ImageMagick wrote it for years; and it does not turn the picture, as it turns it nowhere else."""
+    block = b"Exif\0\0" + kit.exif(6, order)
+    text = b"\n%b\n%8d\n%b\n" % (name, len(block), block.hex().encode())
+    data = kit.encoded(kit.picture("rgb"), "PNG", bare=True)
+    data = data[:33] + kit.chunk(b"zTXt", b"Raw profile type " + name + b"\0\0" + zlib.compress(text)) + data[33:]
+    assert (await read(pictures, tmp_path, data)).traits.orientation == 1
+    _, payload = await prepare(pictures, tmp_path, data)
+    assert b"Raw" not in payload
+    kept = keepsake.read(tmp_path / "keepsake")
+    assert kept is not None
+    assert b"MAKER-NOTE" in kept.metadata.exif
+    assert kit.SECRET + b"-THUMB" not in kept.metadata.exif
 
 
 async def test_without_a_keepsake(pictures: VipsPictures, tmp_path: Path) -> None:
