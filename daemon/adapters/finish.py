@@ -7,15 +7,15 @@ in exactly the size that was asked for. Fails as HOUSE: the parts were whole whe
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from daemon.adapters import carrier, keepsake, pixels
+from daemon.adapters import carrier, keepsake, metadata, pixels
 from daemon.adapters.chunks import Misbuilt
 from daemon.adapters.joining import alike, joined
 from daemon.adapters.keepsake import Keepsake
-from daemon.adapters.metadata import Metadata, sized
+from daemon.adapters.metadata import Metadata
 from daemon.rules.faults import Blame, Fault, Gate
 from daemon.rules.tiles import Rect
 from daemon.rules.traits import NOT_KEPT, Finish
@@ -44,7 +44,7 @@ def finish(
     vips = pixels.vips()
     found = keepsake.read(kept)
     sake = found or Keepsake()
-    metadata, warnings = carrier.fitting(sized(sake.metadata, *wanted.size), wanted.format)
+    blocks, warnings = carrier.fitting(metadata.sized(sake.metadata, *wanted.size), wanted.format)
     warnings = [*sake.warnings, *warnings]
     if found is None:
         warnings.append(NOT_KEPT)
@@ -55,13 +55,33 @@ def finish(
         _with_depth(work, wanted)
         warnings = work.warnings + warnings
         if wanted.format != "PNG" or first != "PNG" or work.changed:
-            _write(work.image, metadata, wanted, target)
+            _write(work.image, blocks, wanted, target)
             return True, warnings
-        if metadata:
-            carrier.insert_png(parts[0][0], metadata, target)
-        return bool(metadata), warnings
+        if blocks:
+            carrier.insert_png(parts[0][0], blocks, target)
+        return bool(blocks), warnings
     except (OSError, Misbuilt) as error:
         raise _cannot(wanted, getattr(error, "strerror", None) or "a part of it is damaged") from error
+    except vips.Error as error:
+        raise _cannot(wanted, pixels.first_line(error)) from None
+
+
+def convert(source: Path, target: Path, format_: str, quality: int) -> None:
+    """See `Pictures.convert`."""
+    vips = pixels.vips()
+    wanted = Finish((0, 0), format_, quality)
+    try:
+        image = pixels.opened(source)
+        wanted = replace(wanted, size=(image.width, image.height))
+        # A finished file's blocks are true; only their wrapping is another's.
+        blocks, _ = metadata.kept(carrier.found(image), False)
+        blocks, _ = carrier.fitting(blocks, format_)
+        work = _Work(image)
+        _flattened(work, wanted)
+        _with_depth(work, wanted)
+        _write(work.image, blocks, wanted, target)
+    except (OSError, Misbuilt) as error:
+        raise _cannot(wanted, getattr(error, "strerror", None) or "it is damaged") from error
     except vips.Error as error:
         raise _cannot(wanted, pixels.first_line(error)) from None
 
@@ -121,6 +141,12 @@ def _with_alpha(work: _Work, alpha: bytes, parts: Sequence[tuple[Path, Rect]], w
     if work.image.hasalpha() and wanted.format == "JPEG":
         if _is_clear(alpha, parts):
             work.warnings.append(FLATTENED)
+        _flattened(work, wanted)
+
+
+def _flattened(work: _Work, wanted: Finish) -> None:
+    """What is transparent on white, where the format has no transparency."""
+    if work.image.hasalpha() and wanted.format == "JPEG":
         white = pixels.white_of(work.image)
         work.image = work.image.flatten(background=white, max_alpha=white)
 
@@ -145,15 +171,15 @@ def _with_depth(work: _Work, wanted: Finish) -> None:
         work.image = (work.image / 257).rint().cast("uchar").copy(interpretation="b-w" if grey else "srgb")
 
 
-def _write(image: Any, metadata: Metadata, wanted: Finish, target: Path) -> None:
+def _write(image: Any, blocks: Metadata, wanted: Finish, target: Path) -> None:
     image = image.copy(xres=1, yres=1)
     if wanted.format == "WEBP":
         data = image.webpsave_buffer(keep="none", Q=wanted.quality)
-        target.write_bytes(carrier.webp(data, metadata, wanted.size, alpha=image.hasalpha()))
+        target.write_bytes(carrier.webp(data, blocks, wanted.size, alpha=image.hasalpha()))
         return
     vips = pixels.vips()
     with target.open("wb") as file:
-        sink = carrier.Inserting(file, carrier.carried(metadata, wanted.format), wanted.format)
+        sink = carrier.Inserting(file, carrier.carried(blocks, wanted.format), wanted.format)
         stream = vips.TargetCustom()
         stream.on_write(sink.write)
         try:

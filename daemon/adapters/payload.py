@@ -7,16 +7,16 @@ larger for pages, has no 16 bit, and took up to eighteen times the CPU: not wort
 little is in memory. Fails as NotAPicture (the source does not decode) and HOUSE (there is no room to write).
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from daemon.adapters import colours, pixels
+from daemon.adapters import carrier, colours, pixels
 from daemon.adapters import keepsake as keepsakes
 from daemon.adapters.chunks import Misbuilt, scrubbed
-from daemon.adapters.exif import HEAD as EXIF_HEAD
 from daemon.adapters.keepsake import Keepsake
 from daemon.adapters.likeness import likeness
-from daemon.adapters.metadata import RAW_EXIF, RAW_IPTC, Metadata, from_raw_profile, kept
+from daemon.adapters.metadata import Metadata, kept
 from daemon.rules.faults import Blame, Fault, Gate, NotAPicture
 from daemon.rules.tiles import Rect
 from daemon.rules.traits import Piece, Prepared, Traits
@@ -120,20 +120,8 @@ def _keep(source: Path, image: Any, traits: Traits, piece: Piece, keepsake: Path
 
 def _blocks(image: Any, traits: Traits, piece: Piece) -> Metadata:
     """A picture's metadata as it is."""
-    found = {
-        name: bytes(image.get(field)) if image.get_typeof(field) else b""
-        for name, field in {"exif": "exif-data", "xmp": "xmp-data", "iptc": "iptc-data"}.items()
-    }
-    for field in image.get_fields():
-        if field.startswith("png-comment-") and "Raw profile type " in field:
-            raw = from_raw_profile(str(image.get(field)))
-            if field.endswith(RAW_IPTC):
-                found["iptc"] = raw
-            elif field.endswith(RAW_EXIF) and raw.startswith(EXIF_HEAD):
-                # Its orientation counts for nothing: neither libvips nor browsers go by it.
-                found["exif"] = found["exif"] or raw
-    icc = b"" if _converts(traits, piece) or not traits.profile else pixels.profile(image)
-    return Metadata(icc, **found)
+    found = carrier.found(image)
+    return replace(found, icc=b"") if _converts(traits, piece) or not traits.profile else found
 
 
 def _alpha(source: Path, traits: Traits) -> bytes:

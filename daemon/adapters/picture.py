@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 from daemon.adapters import chunks, colours
+from daemon.adapters.finish import convert as converted
 from daemon.adapters.finish import finish as finished
 from daemon.adapters.likeness import look
 from daemon.adapters.payload import prepare
-from daemon.adapters.pixels import first_line, format_of, opened, traits_of, upright_size, vips
+from daemon.adapters.pixels import format_of, opened, traits_of, upright_size, vips
 from daemon.ports_pictures import Aside, Reading
 from daemon.rules import resemblance
 from daemon.rules.faults import Blame, Fault, Gate, NotAPicture
@@ -138,23 +139,7 @@ class VipsPictures:
 
     async def convert(self, source: Path, target: Path, format_: str, quality: int) -> None:
         """Write a result in another format."""
-        await self._run(self._convert, source, target, format_, quality)
-
-    def _convert(self, source: Path, target: Path, format_: str, quality: int) -> None:
-        libvips = vips()
-        try:
-            image = opened(source)
-            if format_ == "JPEG":
-                flat = image.flatten(background=255) if image.hasalpha() else image
-                flat.jpegsave(str(target), Q=quality)
-            elif format_ == "WEBP":
-                image.webpsave(str(target), Q=quality)
-            else:
-                image.pngsave(str(target))
-        except libvips.Error as error:
-            raise Fault(
-                f"The result could not be written as {format_} ({first_line(error)}).", blame=Blame.HOUSE
-            ) from None
+        await self._run(converted, source, target, format_, quality)
 
 
 def _unreadable(error: OSError) -> Fault:
