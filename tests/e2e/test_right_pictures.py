@@ -84,6 +84,33 @@ def test_every_picture_comes_out_right(tmp_path: Path, server: Truthful) -> None
     assert not list((tmp_path / "state" / "staging").iterdir())
 
 
+def test_results_in_the_sources_format(tmp_path: Path, server: Truthful) -> None:
+    """Compressed, so nearly the same; size, profile, transparency and tags are exact. CMYK and 16 bits become RGB, 8."""
+    path = configured(tmp_path, server, 'format = "source"\nquality = 95')
+    chosen = [("JPEG", "rgb", "adobe"), ("JPEG", "grey", "grey"), ("JPEG", "cmyk", "cmyk"), ("WEBP", "rgba", "p3")]
+    chosen += [("WEBP", "rgb", ""), ("PNG", "rgba16", "p3"), ("PNG", "palettea", "")]
+    sources = {
+        f"{kind}-{width}{kit.SUFFIXES[format_]}": kit.made(format_, kind, orientation, profile, width=width)
+        for format_, kind, profile in chosen
+        for orientation, width in ((6, ONE), (7, TILED))
+    }
+    for name, data in sources.items():
+        (tmp_path / "in" / name).write_bytes(data)
+    assert Daemon(path, "once").wait() == 0
+    for name, data in sources.items():
+        stem, _, suffix = name.rpartition(".")
+        result, wanted = kit.load(tmp_path / "out" / f"{stem}_x4.{suffix}"), kit.reference(data)
+        assert (result.width, result.height, result.bands) == (wanted.width, wanted.height, wanted.bands), name
+        assert result.format == wanted.format
+        assert (result - wanted).abs().avg() < (0.001 if suffix == "png" else 3) * (257 if "16" in name else 1), name
+        source = pyvips.Image.new_from_buffer(data, "")
+        icc = b"" if "cmyk" in name else kit.field(source, "icc-profile-data")
+        assert kit.field(result, "icc-profile-data") == icc
+        assert result.get("orientation") == 1
+        assert b"MAKER-NOTE" in kit.field(result, "exif-data")
+        assert b"KEPT" in kit.field(result, "xmp-data")
+
+
 def check_privacy(seen: list[bytes]) -> None:
     """Nothing but pixels went up."""
     for data in seen:
