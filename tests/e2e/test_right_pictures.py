@@ -85,7 +85,7 @@ def test_every_picture_comes_out_right(tmp_path: Path, server: Truthful) -> None
 
 
 def test_results_in_the_sources_format(tmp_path: Path, server: Truthful) -> None:
-    """Compressed, so nearly the same; size, profile, transparency and tags are exact. CMYK and 16 bits become RGB, 8."""
+    """Compressed, so nearly the same; size, profile, transparency and tags are exact. CMYK becomes RGB."""
     path = configured(tmp_path, server, 'format = "source"\nquality = 95')
     chosen = [("JPEG", "rgb", "adobe"), ("JPEG", "grey", "grey"), ("JPEG", "cmyk", "cmyk"), ("WEBP", "rgba", "p3")]
     chosen += [("WEBP", "rgb", ""), ("PNG", "rgba16", "p3"), ("PNG", "palettea", "")]
