@@ -42,7 +42,6 @@ from daemon.rules.faults import Blame, Fault, Outlook
 from daemon.rules.lifecycle import STAGED, State
 from daemon.rules.names import Selection
 from daemon.rules.settling import Candidate
-from daemon.rules.tiles import TILES_MAX
 from daemon.world import Folder, World
 
 if TYPE_CHECKING:
@@ -169,9 +168,7 @@ async def wire(
     stack.push_async_callback(http.close)
     predictor, storage = services(config, api, http, clock)
     stack.push_async_callback(storage.close)
-    # What is only refused for its size need not be decoded; what is cut has to be whole.
-    tiles = TILES_MAX if any(folder.oversize == "tile" for folder in config.folders) else 1
-    pictures = VipsPictures(pixels_max=tiles * config.api.pixels_max)
+    pictures = VipsPictures(pixels_max=config.decoded_pixels_max)
     stack.callback(pictures.close)
     files = Files()
     disk = HouseDisk(config.state_dir / "staging", files)

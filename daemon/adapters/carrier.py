@@ -9,10 +9,10 @@ import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-from daemon.adapters import chunks, exif, pixels
-from daemon.adapters.metadata import RAW_EXIF, RAW_IPTC, Metadata, from_raw_profile, photoshop, raw_profile
+from daemon.adapters import chunks, exif
+from daemon.adapters.metadata import Metadata, photoshop, raw_profile
 
 XMP_IN_PNG = b"XML:com.adobe.xmp\0\0\0\0\0"
 XMP_IN_JPEG = b"http://ns.adobe.com/xap/1.0/\0"
@@ -23,23 +23,6 @@ ICC_PARTS_MAX = 255
 PNG_INTRO = len(chunks.PNG_HEAD) + 25  # signature and IHDR
 COLOURS = (b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"cICP")
 TEXTS = {b"iTXt": b"XML:com.adobe.xmp\0", b"zTXt": b"Raw profile type iptc\0"}
-
-
-def found(image: Any) -> Metadata:
-    """What an opened picture carries, as it is."""
-    blocks = {
-        name: bytes(image.get(field)) if image.get_typeof(field) else b""
-        for name, field in {"exif": "exif-data", "xmp": "xmp-data", "iptc": "iptc-data"}.items()
-    }
-    for field in image.get_fields():
-        if field.startswith("png-comment-") and "Raw profile type " in field:
-            raw = from_raw_profile(str(image.get(field)))
-            if field.endswith(RAW_IPTC):
-                blocks["iptc"] = raw
-            elif field.endswith(RAW_EXIF) and raw.startswith(exif.HEAD):
-                # Its orientation counts for nothing: neither libvips nor browsers go by it.
-                blocks["exif"] = blocks["exif"] or raw
-    return Metadata(pixels.profile(image), **blocks)
 
 
 def fitting(metadata: Metadata, format_: str) -> tuple[Metadata, list[str]]:

@@ -7,15 +7,16 @@ in exactly the size that was asked for. Fails as HOUSE: the parts were whole whe
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from daemon.adapters import carrier, keepsake, metadata, pixels
+from daemon.adapters import carrier, keepsake, pixels
 from daemon.adapters.chunks import Misbuilt
 from daemon.adapters.joining import alike, joined
 from daemon.adapters.keepsake import Keepsake
-from daemon.adapters.metadata import Metadata
+from daemon.adapters.metadata import Metadata, sized
+from daemon.adapters.metadata import kept as cleaned
 from daemon.rules.faults import Blame, Fault, Gate
 from daemon.rules.tiles import Rect
 from daemon.rules.traits import NOT_KEPT, Finish
@@ -42,48 +43,29 @@ def finish(
 ) -> tuple[bool, list[str]]:
     """See `Pictures.finish`."""
     vips = pixels.vips()
-    found = keepsake.read(kept)
-    sake = found or Keepsake()
-    blocks, warnings = carrier.fitting(metadata.sized(sake.metadata, *wanted.size), wanted.format)
-    warnings = [*sake.warnings, *warnings]
-    if found is None:
-        warnings.append(NOT_KEPT)
     try:
+        first = pixels.opened(parts[0][0])
+        found = keepsake.read(kept) if kept is not None else Keepsake(cleaned(keepsake.blocks(first))[0])
+        sake = found or Keepsake()
+        # A folder may want less of it than another one with the same picture.
+        metadata = cleaned(sake.metadata, strip_gps=True)[0] if wanted.strip_gps else sake.metadata
+        is_less = metadata != sake.metadata
+        metadata, warnings = carrier.fitting(sized(metadata, *wanted.size), wanted.format)
         work = _whole(parts, wanted)
-        first = pixels.format_of(pixels.opened(parts[0][0]))
         _with_alpha(work, sake.alpha, parts, wanted)
         _with_depth(work, wanted)
-        warnings = work.warnings + warnings
-        if wanted.format != "PNG" or first != "PNG" or work.changed:
-            _write(work.image, blocks, wanted, target)
-            return True, warnings
-        if blocks:
-            carrier.insert_png(parts[0][0], blocks, target)
-        return bool(blocks), warnings
+        warnings = [*work.warnings, *sake.warnings, *warnings, *([NOT_KEPT] if found is None else [])]
+        if pixels.format_of(first) != wanted.format or work.changed or (kept is None and is_less):
+            _write(work.image, metadata, wanted, target)
+        elif kept is None or not metadata:
+            return False, warnings
+        else:
+            carrier.insert_png(parts[0][0], metadata, target)
     except (OSError, Misbuilt) as error:
         raise _cannot(wanted, getattr(error, "strerror", None) or "a part of it is damaged") from error
     except vips.Error as error:
         raise _cannot(wanted, pixels.first_line(error)) from None
-
-
-def convert(source: Path, target: Path, format_: str, quality: int) -> None:
-    """See `Pictures.convert`."""
-    vips = pixels.vips()
-    wanted = Finish((0, 0), format_, quality)
-    try:
-        image = pixels.opened(source)
-        wanted = replace(wanted, size=(image.width, image.height))
-        # A finished file's blocks are true; only their wrapping is another's.
-        blocks, _ = metadata.kept(carrier.found(image), False)
-        blocks, _ = carrier.fitting(blocks, format_)
-        work = _Work(image)
-        _flattened(work, wanted)
-        _with_depth(work, wanted)
-        _write(work.image, blocks, wanted, target)
-    except (OSError, Misbuilt) as error:
-        raise _cannot(wanted, getattr(error, "strerror", None) or "it is damaged") from error
-    except vips.Error as error:
-        raise _cannot(wanted, pixels.first_line(error)) from None
+    return True, warnings
 
 
 def _cannot(wanted: Finish, why: str) -> Fault:
@@ -141,12 +123,6 @@ def _with_alpha(work: _Work, alpha: bytes, parts: Sequence[tuple[Path, Rect]], w
     if work.image.hasalpha() and wanted.format == "JPEG":
         if _is_clear(alpha, parts):
             work.warnings.append(FLATTENED)
-        _flattened(work, wanted)
-
-
-def _flattened(work: _Work, wanted: Finish) -> None:
-    """What is transparent on white, where the format has no transparency."""
-    if work.image.hasalpha() and wanted.format == "JPEG":
         white = pixels.white_of(work.image)
         work.image = work.image.flatten(background=white, max_alpha=white)
 
@@ -171,15 +147,15 @@ def _with_depth(work: _Work, wanted: Finish) -> None:
         work.image = (work.image / 257).rint().cast("uchar").copy(interpretation="b-w" if grey else "srgb")
 
 
-def _write(image: Any, blocks: Metadata, wanted: Finish, target: Path) -> None:
+def _write(image: Any, metadata: Metadata, wanted: Finish, target: Path) -> None:
     image = image.copy(xres=1, yres=1)
     if wanted.format == "WEBP":
         data = image.webpsave_buffer(keep="none", Q=wanted.quality)
-        target.write_bytes(carrier.webp(data, blocks, wanted.size, alpha=image.hasalpha()))
+        target.write_bytes(carrier.webp(data, metadata, wanted.size, alpha=image.hasalpha()))
         return
     vips = pixels.vips()
     with target.open("wb") as file:
-        sink = carrier.Inserting(file, carrier.carried(blocks, wanted.format), wanted.format)
+        sink = carrier.Inserting(file, carrier.carried(metadata, wanted.format), wanted.format)
         stream = vips.TargetCustom()
         stream.on_write(sink.write)
         try:

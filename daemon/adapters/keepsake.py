@@ -13,9 +13,11 @@ import zipfile
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from daemon.adapters import exif, pixels
 from daemon.adapters.disk_faults import LOST
-from daemon.adapters.metadata import Metadata
+from daemon.adapters.metadata import RAW_EXIF, RAW_IPTC, Metadata, from_raw_profile
 from daemon.rules.faults import Blame, Fault, Gate
 
 ALPHA, WARNINGS = "alpha.png", "warnings"
@@ -33,6 +35,23 @@ class Keepsake:
     warnings: tuple[str, ...] = ()
 
 
+def blocks(image: Any) -> Metadata:
+    """A picture's metadata as it is."""
+    found = {
+        name: bytes(image.get(f"{name}-data")) if image.get_typeof(f"{name}-data") else b""
+        for name in ("exif", "xmp", "iptc")
+    }
+    for name in image.get_fields():
+        if name.startswith("png-comment-") and "Raw profile type " in name:
+            raw = from_raw_profile(str(image.get(name)))
+            if name.endswith(RAW_IPTC):
+                found["iptc"] = raw
+            elif name.endswith(RAW_EXIF) and raw.startswith(exif.HEAD):
+                # Its orientation counts for nothing: neither libvips nor browsers go by it.
+                found["exif"] = found["exif"] or raw
+    return Metadata(pixels.profile(image), **found)
+
+
 def write(path: Path, keepsake: Keepsake) -> None:
     """Write it whole; what was there goes. Raises OSError."""
     blocks = {name: getattr(keepsake.metadata, name) for name in NAMES} | {ALPHA: keepsake.alpha}
@@ -47,10 +66,8 @@ def write(path: Path, keepsake: Keepsake) -> None:
                 file.writestr(zipfile.ZipInfo(name), data, packing)
 
 
-def read(path: Path | None) -> Keepsake | None:
+def read(path: Path) -> Keepsake | None:
     """What was kept; None where it is not what was written. Raises Fault where it cannot be read now."""
-    if path is None:
-        return Keepsake()
     try:
         with zipfile.ZipFile(path) as file:
             blocks = {name: file.read(name) for name in file.namelist()}

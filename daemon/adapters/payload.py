@@ -11,12 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from daemon.adapters import carrier, colours, pixels
+from daemon.adapters import colours, pixels
 from daemon.adapters import keepsake as keepsakes
 from daemon.adapters.chunks import Misbuilt, scrubbed
 from daemon.adapters.keepsake import Keepsake
 from daemon.adapters.likeness import likeness
-from daemon.adapters.metadata import Metadata, kept
+from daemon.adapters.metadata import kept
 from daemon.rules.faults import Blame, Fault, Gate, NotAPicture
 from daemon.rules.tiles import Rect
 from daemon.rules.traits import Piece, Prepared, Traits
@@ -112,16 +112,13 @@ def _in_srgb(image: Any, traits: Traits) -> Any:
 
 def _keep(source: Path, image: Any, traits: Traits, piece: Piece, keepsake: Path) -> list[str]:
     """Write the keepsake; returns what has to be said about it."""
-    metadata, warnings = kept(_blocks(image, traits, piece), piece.strip_gps)
+    raw = keepsakes.blocks(image)
+    if _converts(traits, piece) or not traits.profile:
+        raw = replace(raw, icc=b"")
+    metadata, warnings = kept(raw)
     alpha = _alpha(source, traits) if piece.keep_alpha and traits.alpha else b""
     keepsakes.write(keepsake, Keepsake(metadata, alpha, tuple(warnings)))
     return warnings
-
-
-def _blocks(image: Any, traits: Traits, piece: Piece) -> Metadata:
-    """A picture's metadata as it is."""
-    found = carrier.found(image)
-    return replace(found, icc=b"") if _converts(traits, piece) or not traits.profile else found
 
 
 def _alpha(source: Path, traits: Traits) -> bytes:

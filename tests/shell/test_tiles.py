@@ -254,6 +254,17 @@ async def test_where_nothing_can_be_cut_uploads_wait(tmp_path: Path, clock: Fake
         assert shop.house.gates.closed() == []
 
 
+@pytest.mark.parametrize("missing", [0, 1])
+async def test_staging_must_have_room_for_what_is_joined(tmp_path: Path, clock: FakeClock, missing: int) -> None:
+    files = SmallFiles()
+    async with cuttery(tmp_path, clock, files=files) as shop:
+        whole = await shop.admit()
+        await shop.house.dispatcher._upload(whole.tiles[0])
+        files.rooms["staging"] = 3 * (8 * 8 + 20 * 8) - missing
+        tile = await fly(shop.house, await shop.house.now(whole.tiles[0]))
+        assert tile.state is (State.UPLOADED if missing else State.READY)
+
+
 # Stopped together
 
 
