@@ -205,6 +205,8 @@ async def assemble(
         await disk.fill(ours, outboxes, [folder.failed for folder in config.folders if folder.failed is not None])
     except AnotherLedgers as fault:
         raise ConfigError([f"{fault.said} {fault.remedy}"]) from None
+    # What was being written when it ended is written again, or its picture has left since.
+    await disk.tidy(await ledger.deliveries.abandoned())
     writer = Writer(
         ledger=ledger,
         disk=disk,

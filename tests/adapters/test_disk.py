@@ -503,6 +503,30 @@ async def test_discarding_what_is_gone_is_fine(disk: HouseDisk, outbox: Path) ->
     await disk.discard(outbox, b"nowhere/a.json")
 
 
+async def test_what_a_crash_left_beside_a_report_goes_with_it(disk: HouseDisk, outbox: Path) -> None:
+    (outbox / leftover_name(b"a.json")).write_bytes(b"half a rep")
+    await disk.discard(outbox, b"a.json")
+    assert os.listdir(outbox) == []
+
+
+async def test_what_was_on_its_way_is_tidied_up_where_nobody_writes_again(tmp_path: Path, outbox: Path) -> None:
+    """A crash while a result is written, and its picture is replaced before the next try."""
+    ours, away, others = outbox, tmp_path / "away", tmp_path / "others"
+    disk = HouseDisk(tmp_path / "staging")
+    await disk.fill(Outboxes(FILES, tmp_path / "outboxes.json", "us"), [ours, away], [])
+    others.mkdir()
+    for folder in (ours, others):
+        for name in (b"a.png", b"a.png.json", b"b.png"):
+            (folder / leftover_name(name)).write_bytes(b"half")
+        (folder / "a.png").write_bytes(b"somebody's")
+    places = [(bytes(folder), path) for folder in (ours, away, others) for path in (b"a.png", b"gone/c.png")]
+    for _ in range(2):
+        await disk.tidy([*places, (bytes(ours), b"a.png/below a file.png")])
+    assert set(os.listdir(ours)) == {"a.png", ".esrgand.json", leftover_name(b"b.png")}
+    assert len(os.listdir(others)) == 4, "it is not ours"
+    disk.close()
+
+
 # Staging
 
 
