@@ -233,9 +233,10 @@ class HouseDisk(Staging):
         final = os.fsencode(outbox) + b"/" + path
 
         def work() -> None:
-            for remove in (self._files.unlink, self._files.clear_beside):
-                with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-                    remove(final)
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+                self._files.unlink(final)
+            with contextlib.suppress(OSError):  # It is in nobody's way.
+                self._files.clear_beside(final)
             # Also where it was gone already: a try before this one may have failed here.
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 self._files.sync_folder(final.rpartition(b"/")[0])
