@@ -198,7 +198,7 @@ async def assemble(
     await ledger.open()
     for job in await ledger.jobs_in(State.FETCHED):
         await ledger.deliveries.finish(job, clock.wall())
-    await disk.prepare(await ledger.jobs_in(*STAGED))
+    await disk.prepare(await ledger.jobs_in(*STAGED), await ledger.jobs_failed())
     outboxes = [folder.outbox for folder in config.folders]
     ours = Outboxes(parts.files, config.state_dir / "outboxes.json", ledger.identity, outboxes if take_over else ())
     try:

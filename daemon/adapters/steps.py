@@ -16,7 +16,7 @@ from daemon.adapters.records import (
     identity_of,
     insert_tiles,
     set_phases,
-    tile_of,
+    tile_now,
     tiles_of,
     traits_text,
     whole_of,
@@ -80,7 +80,7 @@ def record_all(
         _step(db, other, its_event, at)
     if not tile.is_whole:
         _stop_others(db, tile.job.id, event, at)
-        new = tile_of(db, tile.key)
+        new = tile_now(db, tile)
     set_phases(db, tile.job.id)
     return new
 
@@ -152,7 +152,7 @@ def update(db: sqlite3.Connection, old: Tile, new: Tile) -> bool:
         [*(getattr(new, column) for column in TILE_COLUMNS), *old.key, old.state, old.since],
     )
     if done.rowcount != 1 and not old.is_whole and old.state in UNPAID:
-        now = tile_of(db, old.key)
+        now = tile_now(db, old)
         assert now.state in (*STOPPED, *UNPAID), f"tile {old.key} was taken from {old.state} to {now.state} by another"
         return False
     assert done.rowcount == 1, f"tile {old.key} was no longer {old.state}"

@@ -61,4 +61,4 @@ async def _put(
         await disk.secure(tile)
         async with disk.reading(payload) as part:
             asset = await storage.put(key, part, prepared.bytes, CONTENT_TYPES[prepared.format])
-    return Uploaded(asset.ref, asset.url, asset.expires_at, prepared.likeness)
+    return Uploaded(asset.ref, asset.url, asset.expires_at, prepared.likeness, *(piece.size or (None, None)))

@@ -24,7 +24,7 @@ from daemon.rules.job import Picture, Tile, Whole
 from daemon.rules.lifecycle import State
 from daemon.rules.sidecar import ResultFacts
 from daemon.rules.tiles import scaled
-from daemon.rules.traits import Finish
+from daemon.rules.traits import Finish, Traits
 
 if TYPE_CHECKING:
     from daemon.config_model import FolderConfig
@@ -140,12 +140,16 @@ class Writer:
         size, scale = whole.result_size, whole.job.recipe.scale
         parts = [(self.disk.staged(tile), scaled(tile.rect, scale, size)) for tile in whole.tiles]
         kept = await self.disk.kept(whole.tiles[0])
-        written, warnings = await self.pictures.finish(
-            parts, kept, Finish(size, format_, quality, whole.job.traits), target
-        )
+        traits = whole.job.traits or await self._traits_of(parts[0][0], size)
+        written, warnings = await self.pictures.finish(parts, kept, Finish(size, format_, quality, traits), target)
         said = [NOT_KEPT] if kept is None else []
-        said += [CONVERTED] if whole.job.traits.bands == CMYK_BANDS else []
+        said += [CONVERTED] if traits.bands == CMYK_BANDS else []
         return written, [*said, *warnings]
+
+    async def _traits_of(self, part: Path, size: tuple[int, int]) -> Traits:
+        """Where nobody looked at the source: what the service made of it stays as it is."""
+        found = await self.pictures.measure(part, size[0] * size[1])
+        return Traits(bands=found.bands, alpha=found.alpha, depth=found.depth)
 
     async def _place(
         self, picture: Picture, whole: Whole, folder: "FolderConfig", source: Path, format_: str

@@ -666,8 +666,12 @@ async def test_preparing_keeps_only_what_is_wanted(disk: HouseDisk, tmp_path: Pa
     staging = tmp_path / "staging"
     for name in ("wanted.0.result", "wanted.0.part", "other.0.result", "other.0.7.converted"):
         (staging / name).write_bytes(b"")
-    await disk.prepare({"wanted"})
-    assert os.listdir(staging) == ["wanted.0.result"]
+    for job in ("wanted", "failed", "other"):
+        (staging / f"{job}.0.rejected.png").write_bytes(b"")
+        (staging / f"{job}.1.source").write_bytes(b"")
+    (staging / "failed.0.kept").write_bytes(b"")
+    await disk.prepare({"wanted"}, {"failed"})
+    assert set(os.listdir(staging)) == {"wanted.0.result", "wanted.0.rejected.png", "failed.0.rejected.png"}
     assert staging.stat().st_mode & 0o777 == 0o700
 
 
