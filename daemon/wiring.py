@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from daemon.config_model import Config, FolderConfig
 
 MOUNT_SECONDS_MAX = 10.0
+DECODED_MAX = 1_000_000_000  # pixels; some ten seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +124,15 @@ def take_lock(state_dir: Path) -> int:
     return descriptor
 
 
+def decoded_max(config: "Config") -> int:
+    """How many pixels a source may have that is decoded when it is admitted.
+
+    What is only refused for its size need not be; what is cut, or made smaller, has to be whole.
+    """
+    most = {"fail": config.api.pixels_max, "tile": TILES_MAX * config.api.pixels_max, "shrink": DECODED_MAX}
+    return max(most[folder.oversize] for folder in config.folders)
+
+
 async def start_embedded(state_dir: Path, clock: Clock, log: FilteringBoundLogger, stack: AsyncExitStack) -> Api:
     """The local prediction server, in this process, for nobody else: its key is known here alone."""
     from daemon.server import LanczosUpscaler, PredictionServer, ServerSettings
@@ -169,9 +179,7 @@ async def wire(
     stack.push_async_callback(http.close)
     predictor, storage = services(config, api, http, clock)
     stack.push_async_callback(storage.close)
-    # What is only refused for its size need not be decoded; what is cut has to be whole.
-    tiles = TILES_MAX if any(folder.oversize == "tile" for folder in config.folders) else 1
-    pictures = VipsPictures(pixels_max=tiles * config.api.pixels_max)
+    pictures = VipsPictures(pixels_max=decoded_max(config))
     stack.callback(pictures.close)
     files = Files()
     disk = HouseDisk(config.state_dir / "staging", files)
