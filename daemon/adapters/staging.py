@@ -24,8 +24,9 @@ STAGING_THREADS = 4
 OUTBOX_THREADS = 2
 HANG_SECONDS = 300.0  # a large result's sync may take a while on a slow share
 COPY_BYTES = 1 << 20
-# Of a job and a tile: `{job}.{number}.result`, `.kept` (what the result gets back later); these are gone after a crash.
-PASSING = (".part", ".source", ".payload")
+# Of a job and a tile: `{job}.{number}.result`, `.kept` (what the result gets back later); these are gone after a crash,
+# the last two of which are one picture's, and others may wait for the same job.
+PASSING = (".part", ".source", ".payload", ".made", ".recalled")
 REJECTED = ".rejected.png"  # of a tile: what came instead of its result, for a person to see
 
 

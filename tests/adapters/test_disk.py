@@ -569,11 +569,11 @@ async def test_what_is_on_its_way_out_is_private_and_goes_again(disk: HouseDisk,
 
 async def test_a_start_clears_away_what_was_on_its_way(disk: HouseDisk, tmp_path: Path) -> None:
     staging = tmp_path / "staging"
-    for name in ("result", "kept", "part", "source", "payload", "1.recalled"):
+    for name in ("result", "kept", "part", "source", "payload", "1.recalled", "1.made"):
         (staging / f"job.0.{name}").write_bytes(b"x")
         (staging / f"other.0.{name}").write_bytes(b"x")
     await disk.prepare({"job"})
-    assert set(os.listdir(staging)) == {"job.0.result", "job.0.kept", "job.0.1.recalled"}
+    assert set(os.listdir(staging)) == {"job.0.result", "job.0.kept"}
 
 
 async def test_staging_itself_is_durable_before_anything_is_in_it(tmp_path: Path) -> None:
