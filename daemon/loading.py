@@ -58,8 +58,11 @@ class Loading:
         world = self.world
         try:
             async with self.gates.through(Gate.STORAGE, Gate.STAGING):
-                folder, sources = self.folders.get(tile.job.folder), await self.sources(tile)
-                piece = upload.piece_of(tile, self.config.api.pixels_max, folder.config if folder else None)
+                sources = await self.sources(tile)
+                # The folder that admitted it may not be configured any more, and a copy's is.
+                ids = [tile.job.folder, *(picture.folder for _, picture in sources)]
+                folder = next((self.folders[id_].config for id_ in ids if id_ in self.folders), None)
+                piece = upload.piece_of(tile, self.config.api.pixels_max, folder)
                 with self.step():
                     event = await upload.upload(tile, sources, world.storage, key, world.disk, world.pictures, piece)
         except LedgerBroken:

@@ -43,6 +43,7 @@ from daemon.rules.lifecycle import (
 from daemon.rules.names import KEY, asset_key
 
 QUIET_FIELDS = {"api", "asset_url", "output_url", "asset_ref", "asset_expires_at", "intent_at", "due_at", "likeness"}
+CUT_ANEW = "cut anew"  # of each tile, in the history: those of the same numbers before it were others
 # The day of a bill is the day when it was first heard of.
 BILL = (
     "INSERT INTO bill VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (prediction) DO UPDATE "
@@ -182,7 +183,7 @@ def retry(db: sqlite3.Connection, tiles: list[Tile], file: Settled, order: str, 
     ]
     for n, old in enumerate(tiles[: len(anew)]):
         anew[n] = dataclasses.replace(anew[n], submits=old.submits, submits_granted=old.submits_granted)
-    insert_tiles(db, anew, rank(order, file.path, file.look), Retried.name)
+    insert_tiles(db, anew, rank(order, file.path, file.look), CUT_ANEW)
 
 
 def finish(db: sqlite3.Connection, job: str, at: float) -> bool:

@@ -169,7 +169,7 @@ class SimPictures:
         try:
             with self._files.open(source, "rb") as file:
                 data = file.read()
-            part = part_bytes(data, piece.rect)
+            part = part_bytes(data, piece.rect, piece.size)
             for path, what in ((payload, part), (keepsake, b"KEPT:" + data)):
                 if path is not None:
                     with self._files.open(path, "wb") as file:
