@@ -315,6 +315,16 @@ async def test_a_budgets_new_day_settles_no_doubt(ledger: SqliteLedger) -> None:
     assert await due(ledger, 6_000.0) == []
 
 
+@pytest.mark.parametrize(("held", "passes"), [(OVER, True), (DOUBT, False)], ids=["the budget", "a doubt"])
+async def test_a_person_lets_a_whole_picture_pass_the_budget(ledger: SqliteLedger, held: Held, passes: bool) -> None:
+    """Also the part that is in flight meanwhile, which may come back unpaid."""
+    whole = await cut(ledger, S.SUBMITTED, S.FETCHED)
+    await ledger.record(whole.tiles[2], held, 2_002.0)
+    await ledger.write(lambda db: ledger_desk.release(db, [whole.job.id], 2_003.0, 2))
+    back = await ledger.record((await ledger.whole(whole.job.id)).tiles[0], Spoiled("Memory."), 2_004.0, bill=BILL)
+    assert (back.state, back.released) == (S.ADMITTED, passes)
+
+
 async def test_a_release_grants_a_run_where_none_is_left(ledger: SqliteLedger) -> None:
     whole = await cut(ledger, S.SUBMITTING)
     await ledger.record(whole.tiles[0], DOUBT, 2_002.0)
