@@ -30,10 +30,12 @@ from daemon.config_values import (
     QuietSeconds,
     ResultName,
     Seconds,
+    SkipAbove,
     above_zero,
     is_loopback,
     within,
 )
+from daemon.rules.admission import PIXELS_MAX, TILES_MAX
 from daemon.rules.recipe import SCALE_MAX, Recipe
 
 QUIET_SECONDS_LOCAL = 2.0
@@ -86,10 +88,14 @@ class FolderConfig(_Section):
     """What to do above api.pixels_max."""
     overlap: Annotated[int, within(0, 512)] = 32
     """Pixels that the parts of a cut picture have in common; more hides the seams better and costs more."""
+    skip_above: SkipAbove = None
+    """A picture this large or larger is not sent: the outbox gets a copy of it, unpaid; None is no such size."""
     colour: Literal["keep", "srgb"] = "keep"
     """What becomes of an embedded colour profile: the result gets it too, or the colours are converted before."""
     strip_gps: bool = False
     """Whether the place where a picture was taken is left out of its result; what is uploaded never has it."""
+    keep_mtime: bool = False
+    """Whether a result is dated as its source; off, since tools that pick results up look for new files."""
     format: Literal["png", "jpeg", "webp", "source"] = "png"
     """Format of the result; png is what the API delivers, so nothing is lost."""
     quality: Annotated[int, within(1, 100)] = 92
@@ -217,6 +223,14 @@ class Config(_Section):
     budget: BudgetConfig = BudgetConfig()
     http: HttpConfig = HttpConfig()
     log: LogConfig = LogConfig()
+
+    @property
+    def decoded_pixels_max(self) -> int:
+        """Pixels of the largest picture that has to be decoded: what is only refused for its size need not be."""
+        if any(folder.skip_above or folder.oversize == "shrink" for folder in self.folders):
+            return PIXELS_MAX
+        tiles = TILES_MAX if any(folder.oversize == "tile" for folder in self.folders) else 1
+        return min(tiles * self.api.pixels_max, PIXELS_MAX)
 
 
 SECTIONS: dict[str, type[BaseModel]] = {

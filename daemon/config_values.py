@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo
 
+from daemon.rules.admission import Enough
+
 EMBEDDED = "embedded"
 NAME_FIELDS = {"stem", "scale", "model", "suffix"}
 DAY_SECONDS = 86_400.0
@@ -153,6 +155,22 @@ def _listen(value: str) -> str:
     return value
 
 
+def _enough(value: object) -> object:
+    """`4000 x 3000` or `12 megapixels`; "" is None."""
+    if value is None or isinstance(value, Enough):
+        return value
+    text = value.strip().lower() if isinstance(value, str) else "?"
+    if not text:
+        return None
+    if sides := re.fullmatch(r"([1-9][0-9]{0,5}) ?x ?([1-9][0-9]{0,5})", text):
+        one, other = int(sides[1]), int(sides[2])
+        return Enough(longer=max(one, other), shorter=min(one, other))
+    size = re.fullmatch(r"([0-9]{1,4}(?:\.[0-9]{1,6})?) ?(?:mp|megapixels?)", text)
+    if size and (pixels := round(float(size[1]) * 1e6)):
+        return Enough(pixels=pixels)
+    raise ValueError('a size such as "4000 x 3000" or "12 megapixels", or empty')
+
+
 Place = Annotated[Path, BeforeValidator(_place)]
 OptionalPlace = Annotated[Path | None, BeforeValidator(_place_or_none)]
 Patterns = Annotated[tuple[str, ...], Field(strict=False), AfterValidator(_patterns)]
@@ -161,6 +179,7 @@ QuietSeconds = Annotated[Seconds | None, BeforeValidator(_quiet)]
 BaseUrl = Annotated[str, AfterValidator(_base_url)]
 HttpsUrl = Annotated[str, AfterValidator(_https_url)]
 HookUrl = Annotated[str, AfterValidator(_hook_url)]
+SkipAbove = Annotated[Enough | None, BeforeValidator(_enough)]
 ResultName = Annotated[str, AfterValidator(_result_name)]
 Bucket = Annotated[str, AfterValidator(_bucket)]
 Prefix = Annotated[str, AfterValidator(_prefix)]

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from daemon.gates import Gates, outbox_gate
 from daemon.pipeline.write import ResultLost, Unstaged
 from daemon.rules import names
-from daemon.rules.faults import Fault, Gate, LedgerBroken
+from daemon.rules.faults import Changed, Fault, Gate, LedgerBroken, Vanished
 from daemon.rules.job import Picture, Tile, Whole
 from daemon.rules.lifecycle import NEVER, Held, Missing, State, Wanted
 from daemon.rules.reactions import pause, step_back
@@ -85,6 +85,11 @@ class Delivery:
                     await self._want_again(whole)
         except LedgerBroken:
             raise
+        except (Vanished, Changed) as gone:
+            # Only a picture that is its own result is read again here. Should it come back, it is a new one.
+            await world.ledger.deliveries.withdrawn(picture, whole, world.clock.wall(), gone.said)
+            folder.detector.forget(picture.path, picture.look)
+            world.log.info("withdrawn", **about, reason=gone.said)
         except Fault as fault:
             if fault.gate is Gate.STAGING:
                 self.gates.close(fault.gate, fault)

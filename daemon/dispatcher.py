@@ -301,16 +301,15 @@ class Dispatcher:
     async def prepare(self) -> None:
         """Remember what former runs left behind: their folders, the submits of the last minute, what they learnt."""
         self.turns.known = await self.world.ledger.folders()
-        clock = self.world.clock
+        books, clock = self.world.ledger.books, self.world.clock
         wall, now = clock.wall(), clock.monotonic()
-        span = limits.WINDOW_SECONDS + self.config.api.create_seconds_max
-        submits = await self.world.ledger.books.submits(wall - span)
+        submits = await books.submits(wall - limits.WINDOW_SECONDS - self.config.api.create_seconds_max)
         answered = [now - max(0.0, wall - answer) if answer is not None else now for _, answer in submits]
         self.turnstile.minute.remember(answered)
-        for name, value in (await self.world.ledger.books.paces()).items():
+        for name, value in (await books.paces()).items():
             self.flight.paces.recall(name, value)
         usd = self.config.budget
-        await self.world.ledger.books.budget_is(f"{usd.usd_per_day_max:g}/{usd.usd_per_month_max:g}", wall)
+        await books.budget_is(f"{usd.usd_per_day_max:g}/{usd.usd_per_month_max:g}", wall)
 
     def start(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
         """All loops and workers, as tasks of the group."""
@@ -332,9 +331,8 @@ class Dispatcher:
 
     async def is_idle(self) -> bool:
         """Whether nothing is left that could move by itself."""
-        lanes = self.all_lanes()
         # A fetched result that a folder of ours waits for is found among the deliveries.
         moving = [state for state in MILESTONES if state not in (State.FETCHED, State.DONE)]
-        if not all(lane.is_idle() for lane in lanes) or await self.world.ledger.count(*moving):
+        if not all(lane.is_idle() for lane in self.all_lanes()) or await self.world.ledger.count(*moving):
             return False
         return not await self.world.ledger.deliveries.due(list(self.folders), 1, []) and self.sweep.is_done

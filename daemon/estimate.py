@@ -49,7 +49,7 @@ async def _estimate(config: "Config") -> Exit:
 
 
 async def _add_up(config: "Config", db: sqlite3.Connection | None) -> Exit:
-    pictures = VipsPictures(pixels_max=config.api.pixels_max)
+    pictures = VipsPictures(pixels_max=config.decoded_pixels_max)
     price = 0.0 if config.api.base_url == EMBEDDED else _typical_usd(db)
     seen: set[str] = set()
     status, total, runs = Exit.DONE, 0, 0
@@ -108,6 +108,8 @@ async def _folder(
             job = folder.recipe.job_id(reading.content.sha256)
             if reading.sign is not None and not reading.content.format:
                 skipped.append((path, reading.reason))
+            elif admission.is_large_enough(reading.content, folder.skip_above):
+                skipped.append((path, "It is as large as skip_above asks for; the outbox gets a copy of it."))
             elif isinstance(found, Fault):
                 skipped.append((path, found.said))
             elif job in seen or _is_known(db, job):

@@ -86,11 +86,8 @@ class Intake:
             inbox=folder.inbox,
             pictures=world.pictures,
             clock=world.clock,
-            recipe=folder.config.recipe,
+            folder=folder.config,
             pixels_max=self.config.api.pixels_max,
-            oversize=folder.config.oversize,
-            overlap=folder.config.overlap,
-            give_up_seconds=folder.config.give_up_seconds,
         )
         if isinstance(outcome, Refused):
             if candidate.settling.reason != outcome.reason:

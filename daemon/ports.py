@@ -243,10 +243,13 @@ class Disk(Protocol):
     async def ready(self, outbox: Path | None, bytes_: int) -> None:
         """Return where an outbox, or staging (None), is there, takes files and has room for so many bytes."""
 
-    async def place(self, source: Path, outbox: Path, path: bytes, ours: str | None) -> tuple[str, int] | None:
+    async def place(
+        self, source: Path, outbox: Path, path: bytes, ours: str | None, mtime_ns: int | None = None
+    ) -> tuple[str, int] | None:
         """Put a copy of `source` into the outbox: temporary name, sync, rename; returns its sha256 and size in bytes.
 
         ours: the sha256 of what we last wrote there. None, and nothing done, where the name is taken by something else.
+        mtime_ns: what the copy is dated, nanoseconds since 1970; None is now.
         """
 
     async def note(self, outbox: Path, path: bytes, text: bytes) -> None:
@@ -281,6 +284,9 @@ class Disk(Protocol):
 
     async def secure(self, tile: Tile) -> None:
         """Sync what is kept of a tile, if anything is."""
+
+    async def take(self, source: BinaryIO, path: Path) -> None:
+        """Copy an open file to a path in staging, from its beginning."""
 
     def outgoing(self, tile: Tile, source: BinaryIO) -> AbstractAsyncContextManager[tuple[Path, Path]]:
         """A private copy of a source in staging, and a place for what is to be uploaded of it; for as long as that

@@ -50,6 +50,9 @@ class Deliveries(Protocol):
     async def reported(self, picture: Picture, whole: Whole, at: float, *, taken: bool = False) -> None:
         """The report of a failed picture is in the outbox."""
 
+    async def withdrawn(self, picture: Picture, whole: Whole, at: float, reason: str) -> None:
+        """The picture was its own result, and left its inbox, or changed, before it was delivered."""
+
     async def finish(self, job: str, at: float) -> bool:
         """Where nobody waits for a fetched result any more, its job is done."""
 

@@ -63,8 +63,6 @@ class Pictures(Protocol):
         and what has to be said about it, as sentences.
 
         parts: row by row, each with where it belongs in the whole result. Where the one part is already all that is
-        wanted, no target is written. Raises Fault (HOUSE).
+        wanted, no target is written. keepsake: None where the one part has all its metadata itself. Raises Fault
+        (HOUSE).
         """
-
-    async def convert(self, source: Path, target: Path, format_: str, quality: int) -> None:
-        """Write a staged result again as JPEG or WEBP (or PNG). quality: 1 to 100."""

@@ -62,7 +62,10 @@ class Room:
         """
         leaving = {each.key for each in expected}
         needs = _result_bytes(tile)
-        staged = needs + sum(map(_result_bytes, expected))
+        # The outbox's file may have to be made in staging, beside what it is made of.
+        content = tile.job.content
+        made = tile.job.recipe.result_bytes(content.width, content.height)
+        staged = needs + made + sum(map(_result_bytes, expected))
         if not await self._is_ready(Gate.ROOM, None, staged + await self.ledger.books.promised(None, leaving)):
             return False
         for folder in dict.fromkeys(picture.folder for _, picture in sources):

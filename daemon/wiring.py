@@ -38,7 +38,6 @@ from daemon.pipeline.detect import Detector
 from daemon.pipeline.write import Writer
 from daemon.ports import Clock, Inbox, Predictor, Storage, Watcher, mark
 from daemon.ports_pictures import Pictures
-from daemon.rules.admission import TILES_MAX
 from daemon.rules.faults import Blame, Fault, Outlook
 from daemon.rules.lifecycle import STAGED, State
 from daemon.rules.names import Selection
@@ -49,7 +48,6 @@ if TYPE_CHECKING:
     from daemon.config_model import Config, FolderConfig
 
 MOUNT_SECONDS_MAX = 10.0
-DECODED_MAX = 1_000_000_000  # pixels; some ten seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,15 +122,6 @@ def take_lock(state_dir: Path) -> int:
     return descriptor
 
 
-def decoded_max(config: "Config") -> int:
-    """How many pixels a source may have that is decoded when it is admitted.
-
-    What is only refused for its size need not be; what is cut, or made smaller, has to be whole.
-    """
-    most = {"fail": config.api.pixels_max, "tile": TILES_MAX * config.api.pixels_max, "shrink": DECODED_MAX}
-    return max(most[folder.oversize] for folder in config.folders)
-
-
 async def start_embedded(state_dir: Path, clock: Clock, log: FilteringBoundLogger, stack: AsyncExitStack) -> Api:
     """The local prediction server, in this process, for nobody else: its key is known here alone."""
     from daemon.server import LanczosUpscaler, PredictionServer, ServerSettings
@@ -179,7 +168,7 @@ async def wire(
     stack.push_async_callback(http.close)
     predictor, storage = services(config, api, http, clock)
     stack.push_async_callback(storage.close)
-    pictures = VipsPictures(pixels_max=decoded_max(config))
+    pictures = VipsPictures(pixels_max=config.decoded_pixels_max)
     stack.callback(pictures.close)
     files = Files()
     disk = HouseDisk(config.state_dir / "staging", files)

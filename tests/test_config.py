@@ -22,6 +22,7 @@ from daemon.config import (
     read_state_dir,
 )
 from daemon.config_model import SECTIONS, Config, clashes
+from daemon.rules.admission import Enough
 from daemon.rules.recipe import Recipe
 
 EXAMPLE = Path(__file__).parent.parent / "config.example.toml"
@@ -95,6 +96,21 @@ def test_everything_wrong_is_said_at_once_with_key_value_and_remedy() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "enough"),
+    [
+        ("", None),
+        ("4000 x 3000", Enough(4000, 3000)),
+        ("3000X4000", Enough(4000, 3000)),
+        ("12 megapixels", Enough(pixels=12_000_000)),
+        ("0.5 MP", Enough(pixels=500_000)),
+        ("1 megapixel", Enough(pixels=1_000_000)),
+    ],
+)
+def test_how_large_is_large_enough(text: str, enough: Enough | None) -> None:
+    assert parse(folder(f'skip_above = "{text}"'), BASE).folders[0].skip_above == enough
+
+
+@pytest.mark.parametrize(
     ("text", "key", "must"),
     [
         (VENDOR, "folder", "[[folder]]"),
@@ -109,6 +125,10 @@ def test_everything_wrong_is_said_at_once_with_key_value_and_remedy() -> None:
         (folder('exclude = [""]'), "folder[1].exclude", "none of them empty"),
         (folder('watch = "fast"'), "folder[1].watch", '"auto", "native" or "polling"'),
         (folder('quiet_seconds = "soon"'), "folder[1].quiet_seconds", '"auto"'),
+        *(
+            (folder(f"skip_above = {value}"), f"folder[1].skip_above = {value}", '"4000 x 3000"')
+            for value in ('"12"', '"0 x 4000"', '"0 MP"', '"4000 x"', '"big"', "12")
+        ),
         (folder('name = "x"'), "folder[1].name", "{stem}"),
         (folder('name = "{stem}/{scale}"'), "folder[1].name", "without /"),
         (folder('name = "{stem}{size}"'), "folder[1].name", "no other fields"),

@@ -161,7 +161,9 @@ class HouseDisk(Staging):
                 remedy="Mount it again; esrgand goes on by itself.",
             ) from fault
 
-    async def place(self, source: Path, outbox: Path, path: bytes, ours: str | None) -> tuple[str, int] | None:
+    async def place(
+        self, source: Path, outbox: Path, path: bytes, ours: str | None, mtime_ns: int | None = None
+    ) -> tuple[str, int] | None:
         """Put a result into the outbox."""
         final = os.fsencode(outbox) + b"/" + path
         files = self._files
@@ -183,6 +185,8 @@ class HouseDisk(Staging):
                     return None
             with files.temporary_beside(final) as (file, temporary):
                 copied = files.copy_synced(source, file)
+                if mtime_ns is not None:
+                    files.date(file, mtime_ns)
                 return copied if files.publish(file, temporary, final, replace=there is not None) else None
 
         return await self._run(Gate.OUTBOX, outbox, work)

@@ -67,6 +67,14 @@ class Files:
         file.flush()
         os.fsync(file.fileno())
 
+    def date(self, file: BinaryIO, mtime_ns: int) -> None:
+        """Give an open file another time of its last change, where its file system takes that."""
+        try:
+            os.utime(file.fileno(), ns=(mtime_ns, mtime_ns))
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.EACCES, errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):
+                raise
+
     def sync_folder(self, folder: AnyPath) -> None:
         """Make names in a folder durable. File systems that cannot sync a folder are left to their own promises."""
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

@@ -14,7 +14,9 @@ from typing import Any
 from daemon.adapters import carrier, keepsake, pixels
 from daemon.adapters.chunks import Misbuilt
 from daemon.adapters.joining import alike, joined
+from daemon.adapters.keepsake import Keepsake
 from daemon.adapters.metadata import Metadata, sized
+from daemon.adapters.metadata import kept as cleaned
 from daemon.rules.faults import Blame, Fault, Gate
 from daemon.rules.tiles import Rect
 from daemon.rules.traits import Finish
@@ -41,24 +43,28 @@ def finish(
 ) -> tuple[bool, list[str]]:
     """See `Pictures.finish`."""
     vips = pixels.vips()
-    sake = keepsake.read(kept)
-    metadata, warnings = carrier.fitting(sized(sake.metadata, *wanted.size), wanted.format)
     try:
+        first = pixels.opened(parts[0][0])
+        sake = keepsake.read(kept) if kept is not None else Keepsake(cleaned(keepsake.blocks(first))[0])
+        # A folder may want less of it than another one with the same picture.
+        metadata = cleaned(sake.metadata, strip_gps=True)[0] if wanted.strip_gps else sake.metadata
+        is_less = metadata != sake.metadata
+        metadata, warnings = carrier.fitting(sized(metadata, *wanted.size), wanted.format)
         work = _whole(parts, wanted)
-        first = pixels.format_of(pixels.opened(parts[0][0]))
         _with_alpha(work, sake.alpha, parts, wanted)
         _with_depth(work, wanted)
         warnings = work.warnings + warnings
-        if wanted.format != "PNG" or first != "PNG" or work.changed:
+        if pixels.format_of(first) != wanted.format or work.changed or (kept is None and is_less):
             _write(work.image, metadata, wanted, target)
-            return True, warnings
-        if metadata:
+        elif kept is None or not metadata:
+            return False, warnings
+        else:
             carrier.insert_png(parts[0][0], metadata, target)
-        return bool(metadata), warnings
     except (OSError, Misbuilt) as error:
         raise _cannot(wanted, getattr(error, "strerror", None) or "a part of it is damaged") from error
     except vips.Error as error:
         raise _cannot(wanted, pixels.first_line(error)) from None
+    return True, warnings
 
 
 def _cannot(wanted: Finish, why: str) -> Fault:

@@ -9,8 +9,10 @@ import zipfile
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from daemon.adapters.metadata import Metadata
+from daemon.adapters import pixels
+from daemon.adapters.metadata import RAW_IPTC, Metadata, from_raw_profile
 from daemon.rules.faults import Blame, Fault, Gate
 
 ALPHA = "alpha.png"
@@ -25,6 +27,18 @@ class Keepsake:
     alpha: bytes = b""
 
 
+def blocks(image: Any) -> Metadata:
+    """A picture's metadata as it is."""
+    found = {
+        name: bytes(image.get(f"{name}-data")) if image.get_typeof(f"{name}-data") else b""
+        for name in ("exif", "xmp", "iptc")
+    }
+    for name in image.get_fields():
+        if name.startswith("png-comment-") and name.endswith(RAW_IPTC):
+            found["iptc"] = from_raw_profile(str(image.get(name)))
+    return Metadata(pixels.profile(image), **found)
+
+
 def write(path: Path, keepsake: Keepsake) -> None:
     """Write it whole; what was there goes. Raises OSError."""
     blocks = {name: getattr(keepsake.metadata, name) for name in NAMES} | {ALPHA: keepsake.alpha}
@@ -36,10 +50,8 @@ def write(path: Path, keepsake: Keepsake) -> None:
                 file.writestr(zipfile.ZipInfo(name), data, packing)
 
 
-def read(path: Path | None) -> Keepsake:
-    """What was kept; nothing where nothing was to be. Raises Fault where it is not what was written."""
-    if path is None:
-        return Keepsake()
+def read(path: Path) -> Keepsake:
+    """What was kept. Raises Fault where it is not what was written."""
     try:
         with zipfile.ZipFile(path) as file:
             blocks = {name: file.read(name) for name in file.namelist()}

@@ -35,7 +35,7 @@ from daemon.adapters.steps import finish, record, record_all, retry, update
 from daemon.ports import Clock
 from daemon.rules.admission import Decision, decide, rank
 from daemon.rules.job import Bill, Look, Settled, Tile, Whole
-from daemon.rules.lifecycle import MILESTONES, Event, Failed, Held, State
+from daemon.rules.lifecycle import MILESTONES, Event, Failed, Held, Skipped, State
 from daemon.rules.reactions import PAUSE_SECONDS_MAX
 
 T = TypeVar("T")
@@ -122,7 +122,10 @@ class SqliteLedger:
             decision = decide(known, job_id, Whole(tuple(tiles)).state if tiles else None, source_stays)
             if decision is Decision.NEW:
                 tiles = insert_job(db, job_id, file, order, at)
-                if held is not None and file.failure is None:
+                if file.recipe.is_unchanged:
+                    content = file.content
+                    record(db, tiles[0], Skipped(content.sha256, content.bytes, content.width, content.height), at)
+                elif held is not None and file.failure is None:
                     record_all(db, [(tile, held) for tile in tiles], at)
             elif decision is Decision.RETRY and (file.failure is None or not Whole(tuple(tiles)).is_paid):
                 retry(db, tiles, file, order, at)

@@ -181,6 +181,16 @@ class Deliveries:
 
         await self._database.write(work)
 
+    async def withdrawn(self, picture: Picture, whole: Whole, at: float, reason: str) -> None:
+        """The picture was its own result, and left its inbox, or changed, before it was delivered."""
+
+        def work(db: sqlite3.Connection) -> None:
+            db.execute(f"UPDATE picture SET phase = ? {STILL_DUE}", (Phase.GONE, picture.id, picture.job))
+            write_history(db, at, whole.tiles[0], "withdrawn", {"reason": reason}, picture.id)
+            finish(db, whole.job.id, at)
+
+        await self._database.write(work)
+
     async def finish(self, job: str, at: float) -> bool:
         """Where nobody waits for a fetched result any more, its job is done. Returns whether it is."""
         return await self._database.write(lambda db: finish(db, job, at))

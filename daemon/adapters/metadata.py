@@ -36,7 +36,7 @@ class Metadata:
         return any((self.icc, self.exif, self.xmp, self.iptc))
 
 
-def kept(raw: Metadata, strip_gps: bool) -> tuple[Metadata, list[str]]:
+def kept(raw: Metadata, strip_gps: bool = False) -> tuple[Metadata, list[str]]:
     """What of a source's blocks goes on with the upright picture, and what has to be said about the rest."""
     warnings = []
     found = {}

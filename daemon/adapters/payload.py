@@ -7,6 +7,7 @@ larger for pages, has no 16 bit, and took up to eighteen times the CPU: not wort
 little is in memory. Fails as NotAPicture (the source does not decode) and HOUSE (there is no room to write).
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from daemon.adapters import pixels
 from daemon.adapters.chunks import Misbuilt, scrubbed
 from daemon.adapters.keepsake import Keepsake
 from daemon.adapters.likeness import likeness
-from daemon.adapters.metadata import RAW_IPTC, Metadata, from_raw_profile, kept
+from daemon.adapters.metadata import kept
 from daemon.rules.faults import Blame, Fault, Gate, NotAPicture
 from daemon.rules.tiles import Rect
 from daemon.rules.traits import Piece, Prepared, Traits
@@ -110,23 +111,13 @@ def _in_srgb(image: Any, traits: Traits) -> Any:
 
 def _keep(source: Path, image: Any, traits: Traits, piece: Piece, keepsake: Path) -> list[str]:
     """Write the keepsake; returns what has to be said about it."""
-    metadata, warnings = kept(_blocks(image, traits, piece), piece.strip_gps)
+    raw = keepsakes.blocks(image)
+    if _converts(traits, piece) or not traits.profile:
+        raw = replace(raw, icc=b"")
+    metadata, warnings = kept(raw)
     alpha = _alpha(source, traits) if piece.keep_alpha and traits.alpha else b""
     keepsakes.write(keepsake, Keepsake(metadata, alpha))
     return warnings
-
-
-def _blocks(image: Any, traits: Traits, piece: Piece) -> Metadata:
-    """A picture's metadata as it is."""
-    found = {
-        name: bytes(image.get(field)) if image.get_typeof(field) else b""
-        for name, field in {"exif": "exif-data", "xmp": "xmp-data", "iptc": "iptc-data"}.items()
-    }
-    for field in image.get_fields():
-        if field.startswith("png-comment-") and field.endswith(RAW_IPTC):
-            found["iptc"] = from_raw_profile(str(image.get(field)))
-    icc = b"" if _converts(traits, piece) or not traits.profile else pixels.profile(image)
-    return Metadata(icc, **found)
 
 
 def _alpha(source: Path, traits: Traits) -> bytes:

@@ -18,9 +18,10 @@ from daemon.adapters import chunks
 from daemon.adapters.finish import finish as finished
 from daemon.adapters.likeness import look
 from daemon.adapters.payload import prepare
-from daemon.adapters.pixels import first_line, format_of, opened, traits_of, upright_size, vips
+from daemon.adapters.pixels import format_of, opened, traits_of, upright_size, vips
 from daemon.ports_pictures import Aside, Reading
 from daemon.rules import resemblance
+from daemon.rules.admission import PIXELS_MAX
 from daemon.rules.faults import Blame, Fault, Gate, NotAPicture
 from daemon.rules.job import Content
 from daemon.rules.settling import Sign
@@ -39,7 +40,7 @@ HELD_BYTES_MAX, HELD_RESULT_BYTES_MAX = 256 << 20, 128 << 20
 class VipsPictures:
     """The Pictures port."""
 
-    def __init__(self, threads: int = 2, pixels_max: int = 1_000_000_000) -> None:
+    def __init__(self, threads: int = 2, pixels_max: int = PIXELS_MAX) -> None:
         """pixels_max: sources above this are not decoded, whatever they are; their header is enough to refuse them."""
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="picture")
         self._pixels_max = pixels_max
@@ -135,26 +136,6 @@ class VipsPictures:
     ) -> tuple[bool, list[str]]:
         """Make the outbox's file."""
         return await self._run(finished, parts, keepsake, finish, target)
-
-    async def convert(self, source: Path, target: Path, format_: str, quality: int) -> None:
-        """Write a result in another format."""
-        await self._run(self._convert, source, target, format_, quality)
-
-    def _convert(self, source: Path, target: Path, format_: str, quality: int) -> None:
-        libvips = vips()
-        try:
-            image = opened(source)
-            if format_ == "JPEG":
-                flat = image.flatten(background=255) if image.hasalpha() else image
-                flat.jpegsave(str(target), Q=quality)
-            elif format_ == "WEBP":
-                image.webpsave(str(target), Q=quality)
-            else:
-                image.pngsave(str(target))
-        except libvips.Error as error:
-            raise Fault(
-                f"The result could not be written as {format_} ({first_line(error)}).", blame=Blame.HOUSE
-            ) from None
 
 
 def _unreadable(error: OSError) -> Fault:

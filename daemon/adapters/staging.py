@@ -170,19 +170,23 @@ class Staging:
 
         return await self._run(Gate.STAGING, self._staging, work)
 
+    async def take(self, source: BinaryIO, path: Path) -> None:
+        """Copy an open file into staging."""
+
+        def work() -> None:
+            source.seek(0)
+            with self._files.open(path, "wb") as file:
+                while chunk := source.read(COPY_BYTES):
+                    file.write(chunk)
+
+        await self._run(Gate.STAGING, self._staging, work)
+
     @asynccontextmanager
     async def outgoing(self, tile: Tile, source: BinaryIO) -> AsyncIterator[tuple[Path, Path]]:
         """A private copy of a source, and a place for what is to be uploaded of it."""
         copy, payload = (self.staged(tile).with_suffix(suffix) for suffix in (".source", ".payload"))
-
-        def work() -> None:
-            source.seek(0)
-            with self._files.open(copy, "wb") as file:
-                while chunk := source.read(COPY_BYTES):
-                    file.write(chunk)
-
         try:
-            await self._run(Gate.STAGING, self._staging, work)
+            await self.take(source, copy)
             yield copy, payload
         finally:
             for path in (copy, payload):

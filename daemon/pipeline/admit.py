@@ -6,15 +6,19 @@ and under its name; else Changed or Vanished. Nothing is sent and nothing is rec
 """
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from daemon.ports import Clock, Inbox
 from daemon.ports_pictures import Pictures
 from daemon.rules import admission, settling
 from daemon.rules.faults import Changed, Fault, NotAPicture, Vanished
 from daemon.rules.job import Settled
-from daemon.rules.recipe import Recipe
+from daemon.rules.recipe import UNCHANGED
 from daemon.rules.settling import Candidate, Sign
 from daemon.rules.tiles import Rect
+
+if TYPE_CHECKING:
+    from daemon.config_model import FolderConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +35,10 @@ async def admit(
     inbox: Inbox,
     pictures: Pictures,
     clock: Clock,
-    recipe: Recipe,
+    folder: "FolderConfig",
     pixels_max: int,
-    oversize: str,
-    overlap: int,
-    give_up_seconds: float,
 ) -> Settled | Refused:
-    """Read the file whole and say what it is. Raises Changed and Vanished; every other fault is a Refused.
-
-    oversize, overlap: as the folder's configuration has them.
-    """
+    """Read the file whole and say what it is. Raises Changed and Vanished; every other fault is a Refused."""
     state = candidate.settling
     try:
         async with inbox.open(candidate.path, state.look) as source:
@@ -52,14 +50,19 @@ async def admit(
     now = clock.monotonic()
     failure: NotAPicture | None = None
     tiles: tuple[Rect, ...] = ()
+    recipe = folder.recipe
     if reading.sign is Sign.HARD:
-        if not settling.is_given_up(state, now, give_up_seconds):
+        if not settling.is_given_up(state, now, folder.give_up_seconds):
             return Refused(Sign.HARD, reading.reason)
         failure = NotAPicture(reading.reason, remedy=admission.AS_TAKEN)
     elif reading.sign is Sign.SOFT and not state.softened:
         return Refused(Sign.SOFT, reading.reason)
+    elif admission.is_large_enough(reading.content, folder.skip_above):
+        recipe = UNCHANGED
     else:
-        found = admission.parts(reading.content, recipe.scale, pixels_max, oversize=oversize, overlap=overlap)
+        found = admission.parts(
+            reading.content, recipe.scale, pixels_max, oversize=folder.oversize, overlap=folder.overlap
+        )
         tiles, failure = ((), found) if isinstance(found, NotAPicture) else (found, None)
     return Settled(
         folder=candidate.folder,

@@ -29,7 +29,6 @@ def piece_of(tile: Tile, pixels_max: int, folder: "FolderConfig | None") -> Piec
         tile.rect,
         size=shrunk(tile.rect.width, tile.rect.height, pixels_max) if tile.rect.pixels > pixels_max else None,
         colour=folder.colour if folder else "keep",
-        strip_gps=folder.strip_gps if folder else True,
         keep_alpha=tile.job.recipe.face_enhance,
     )
 

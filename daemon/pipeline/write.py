@@ -19,11 +19,11 @@ from daemon.ports import Clock, Disk, Inbox
 from daemon.ports_ledger import Deliveries, Ledger
 from daemon.ports_pictures import Pictures
 from daemon.rules import names, sidecar
-from daemon.rules.faults import Blame, Fault
+from daemon.rules.faults import Blame, Changed, Fault
 from daemon.rules.job import Picture, Tile, Whole
 from daemon.rules.lifecycle import State
 from daemon.rules.sidecar import ResultFacts
-from daemon.rules.tiles import scaled
+from daemon.rules.tiles import Rect, scaled
 from daemon.rules.traits import Finish, Traits
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 NAMES_MAX = 1000
 CMYK_BANDS = 4
 CONVERTED = "The picture's CMYK colours were converted to sRGB."
+FACES = "The picture was cut: a face that lies in two of its parts was redrawn in each by itself."
+LARGE_ENOUGH = "The picture is as large as skip_above asks for: this is a copy of it as it is, and nothing was paid."
 NOT_KEPT = "What the picture had besides its pixels (date, place, colour profile) is not in the result."
 
 
@@ -73,10 +75,12 @@ class Writer:
         recalled, made = (
             self.disk.staged(whole.tiles[0]).with_suffix(f".{picture.id}.{name}") for name in ("recalled", "made")
         )
-        source, source_format, more = await self._source(whole, format_, folder.quality, recalled, made)
-        if format_ != source_format:
-            await self.pictures.convert(source, made, format_, folder.quality)
+        if whole.job.recipe.is_unchanged:
             source = made
+            await self._original(picture, whole, inbox, made)
+        else:
+            source, more = await self._source(whole, format_, folder, recalled, made)
+            warnings += more
         result = await self._place(picture, whole, folder, source, format_)
         times = await self._deliveries.times(whole.job.id)
         # An id that was found in the history counts like one that was answered; both may be pruned.
@@ -92,7 +96,7 @@ class Writer:
             api=self.api,
             reused=reused,
             times=times | {"detected": picture.detected_at, "written": written},
-            warnings=[*self.warnings, *whole.job.note.splitlines(), *warnings, *more],
+            warnings=[*self.warnings, *whole.job.note.splitlines(), *warnings],
             version=self.version,
         )
         await self.disk.note(folder.outbox, names.sidecar_of(result.path), as_text(text))
@@ -113,17 +117,25 @@ class Writer:
                 await self.disk.clear(whole)
         return finished
 
-    async def _source(
-        self, whole: Whole, format_: str, quality: int, recalled: Path, joined: Path
-    ) -> tuple[Path, str, list[str]]:
-        """Where the result's bytes are in staging, their format, and what there is to say of them.
+    async def _original(self, picture: Picture, whole: Whole, inbox: Inbox, copy: Path) -> None:
+        """Copy a picture that is its own result. Raises Vanished or Changed where it is not there any more."""
+        async with inbox.copy(picture.path, picture.look) as (file, sha256):
+            if sha256 != whole.job.content.sha256:
+                raise Changed("The picture changed without a trace in its date.")
+            await self.disk.take(file, copy)
 
-        Recalled from an earlier copy where need be; where it came in several parts, joined.
-        """
+    async def _source(
+        self, whole: Whole, format_: str, folder: "FolderConfig", recalled: Path, made: Path
+    ) -> tuple[Path, list[str]]:
+        """Where the outbox's file is in staging, and what there is to say of it: made of the parts, or of what an
+        earlier copy got."""
         lost = [tile for tile in whole.tiles if not await self.disk.is_staged(tile)]
+        size, scale = whole.result_size, whole.job.recipe.scale
         if not lost:
-            written, warnings = await self._finish(whole, format_, quality, joined)
-            return joined if written else self.disk.staged(whole.tiles[0]), format_, warnings
+            parts = [(self.disk.staged(tile), scaled(tile.rect, scale, size)) for tile in whole.tiles]
+            kept = await self.disk.kept(whole.tiles[0])
+            source, warnings = await self._finish(whole, format_, folder, parts, kept, made)
+            return source, [*([NOT_KEPT] if kept is None else []), *warnings]
         if whole.state is not State.DONE:
             raise Unstaged(lost)
         for copy in await self._deliveries.copies(whole.job.id):
@@ -132,19 +144,26 @@ class Writer:
             copy_format = names.FORMATS[copy.result_path.rpartition(b".")[2]]
             path = Path(os.fsdecode(copy.outbox + b"/" + copy.result_path))
             if copy_format in (format_, "PNG") and await self.disk.recall(path, copy.result_sha256, recalled):
-                return recalled, copy_format, []
+                return await self._finish(whole, format_, folder, [(recalled, Rect(0, 0, *size))], None, made)
         raise ResultLost
 
-    async def _finish(self, whole: Whole, format_: str, quality: int, target: Path) -> tuple[bool, list[str]]:
-        """Make the result of the parts; whether there was anything to do, and what there is to say of it."""
-        size, scale = whole.result_size, whole.job.recipe.scale
-        parts = [(self.disk.staged(tile), scaled(tile.rect, scale, size)) for tile in whole.tiles]
-        kept = await self.disk.kept(whole.tiles[0])
+    async def _finish(
+        self,
+        whole: Whole,
+        format_: str,
+        folder: "FolderConfig",
+        parts: list[tuple[Path, Rect]],
+        kept: Path | None,
+        target: Path,
+    ) -> tuple[Path, list[str]]:
+        """Where the outbox's file is, and what there is to say of it."""
+        size = whole.result_size
         traits = whole.job.traits or await self._traits_of(parts[0][0], size)
-        written, warnings = await self.pictures.finish(parts, kept, Finish(size, format_, quality, traits), target)
-        said = [NOT_KEPT] if kept is None else []
-        said += [CONVERTED] if traits.bands == CMYK_BANDS else []
-        return written, [*said, *warnings]
+        finish = Finish(size, format_, folder.quality, traits, folder.strip_gps)
+        written, warnings = await self.pictures.finish(parts, kept, finish, target)
+        said = [CONVERTED] if traits.bands == CMYK_BANDS else []
+        said += [FACES] if whole.job.recipe.face_enhance and len(whole.tiles) > 1 else []
+        return target if written else parts[0][0], [*said, *warnings]
 
     async def _traits_of(self, part: Path, size: tuple[int, int]) -> Traits:
         """Where nobody looked at the source: what the service made of it stays as it is."""
@@ -167,7 +186,8 @@ class Writer:
             if ours is not None:
                 # What stands there is about to change: the old sidecar must not vouch for it.
                 await self.disk.discard(folder.outbox, names.sidecar_of(path))
-            placed = await self.disk.place(source, folder.outbox, path, ours)
+            dated = picture.look.mtime_ns if folder.keep_mtime else None
+            placed = await self.disk.place(source, folder.outbox, path, ours, dated)
             if placed is not None:
                 return ResultFacts(path, *placed, *whole.result_size, format_)
         raise no_free_name(folder.outbox, picture)
@@ -209,6 +229,8 @@ class Writer:
 
 def _format(whole: Whole, folder: "FolderConfig") -> tuple[str, list[str]]:
     """The result's format, and what the sidecar has to say about it."""
+    if whole.job.recipe.is_unchanged:
+        return whole.job.content.format, [LARGE_ENOUGH]
     wanted = whole.job.content.format if folder.format == "source" else folder.format.upper()
     if max(whole.result_size) > names.SIDES_MAX[wanted]:
         return "PNG", [f"The result is a PNG: no {wanted} can be as large as it is."]

@@ -7,6 +7,7 @@ one that is dropped in again is another try.
 
 import contextlib
 from enum import StrEnum
+from typing import NamedTuple
 
 from daemon.rules.faults import NotAPicture
 from daemon.rules.job import Content, Look, Phase, Picture, Tile
@@ -14,7 +15,16 @@ from daemon.rules.lifecycle import State
 from daemon.rules.tiles import Rect, cut
 
 TILES_MAX = 128  # some 250 megapixels, and half a dollar; what is larger is hardly a photograph
+PIXELS_MAX = 1_000_000_000  # what is larger is not even decoded
 AS_TAKEN = "The service takes JPEG, PNG and WebP; save the picture as one of these."
+
+
+class Enough(NamedTuple):
+    """How large a picture has to be to need no upscaling, in pixels: its sides, and all of it; 0 asks for nothing."""
+
+    longer: int = 0
+    shorter: int = 0
+    pixels: int = 0
 
 
 class Decision(StrEnum):
@@ -64,6 +74,14 @@ def outdated(tile: Tile, pixels_max: int, *, shrinks: bool) -> str:
     if tile.rect.pixels > pixels_max and not shrinks:
         return "The model takes smaller pictures than when it was admitted; it is looked at again."
     return ""
+
+
+def is_large_enough(content: Content, skip_above: Enough | None) -> bool:
+    """Whether a picture needs no upscaling. A portrait is measured as it would be lying on its side."""
+    if skip_above is None or not content.format:
+        return False
+    sides = sorted((content.width, content.height), reverse=True)
+    return sides[0] >= skip_above.longer and sides[1] >= skip_above.shorter and content.pixels >= skip_above.pixels
 
 
 def refusal(content: Content, pixels_max: int) -> NotAPicture | None:

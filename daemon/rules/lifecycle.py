@@ -150,6 +150,17 @@ class Fetched(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class Skipped(Event):
+    """It is large enough as it is: its source is the result."""
+
+    name: ClassVar[str] = "skipped"
+    result_sha256: str
+    result_bytes: int
+    result_width: int
+    result_height: int
+
+
+@dataclass(frozen=True, slots=True)
 class Missing(Event):
     """The staged result is no longer what was fetched."""
 
@@ -220,7 +231,7 @@ NEVER = 1e15  # A due time that does not come: some 30 million years from now.
 
 S = State
 TRANSITIONS: dict[State, dict[type[Event], State]] = {
-    S.ADMITTED: {Uploaded: S.UPLOADED, Failed: S.FAILED, Withdrawn: S.FAILED, Held: S.HELD},
+    S.ADMITTED: {Uploaded: S.UPLOADED, Skipped: S.FETCHED, Failed: S.FAILED, Withdrawn: S.FAILED, Held: S.HELD},
     S.UPLOADED: {
         Intended: S.SUBMITTING,
         Stale: S.ADMITTED,

@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass
 
 MODEL = "real-esrgan"
+NO_MODEL = "none"
 SCALE_MAX = 10.0
 RESULT_BYTES_PER_PIXEL = 3  # a photograph's PNG has half of that; noise, which nobody upscales, has all of it
 
@@ -21,6 +22,11 @@ class Recipe:
 
     def __post_init__(self) -> None:
         assert 0 < self.scale <= SCALE_MAX, self.scale
+
+    @property
+    def is_unchanged(self) -> bool:
+        """Whether the source itself is the result: nothing is sent and nothing is paid."""
+        return self.model == NO_MODEL
 
     def input(self, image_url: str) -> dict[str, object]:
         """The `input` object of a create, with the scale as the JSON number that a person would write."""
@@ -47,6 +53,9 @@ class Recipe:
         """How much room a result may need, in bytes: an estimate on the safe side."""
         wide, high = self.result_size(width, height)
         return wide * high * RESULT_BYTES_PER_PIXEL
+
+
+UNCHANGED = Recipe(model=NO_MODEL, scale=1.0)
 
 
 def number(value: float) -> int | float:

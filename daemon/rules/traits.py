@@ -2,9 +2,7 @@
 Traits: what a picture has besides its pixels, and what is wanted of it. Plain values. Pure.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
 
 from daemon.rules.tiles import Rect
 
@@ -28,14 +26,13 @@ class Traits:
 class Piece:
     """What to upload of a picture. rect: of the upright picture. size: width and height to resample it to, or None.
 
-    colour: "keep" (an embedded profile goes on with the result) or "srgb" (converted before). strip_gps: whether places
-    are left out of what is kept. keep_alpha: the service will drop the transparency, so it is kept here.
+    colour: "keep" (an embedded profile goes on with the result) or "srgb" (converted before). keep_alpha: the service
+    will drop the transparency, so it is kept here.
     """
 
     rect: Rect
     size: tuple[int, int] | None = None
     colour: str = "keep"
-    strip_gps: bool = False
     keep_alpha: bool = False
 
 
@@ -60,16 +57,16 @@ class Measured:
     alpha: bool = False
     depth: int = 8
 
-    def __iter__(self) -> Iterator[Any]:
-        """Width, height and format, for those who ask for nothing else."""
-        return iter((self.width, self.height, self.format))
-
 
 @dataclass(frozen=True, slots=True)
 class Finish:
-    """What the outbox is to get. size: width and height of the whole result. format: PNG, JPEG or WEBP."""
+    """What the outbox is to get. size: width and height of the whole result. format: PNG, JPEG or WEBP.
+
+    strip_gps: whether the place where it was taken is left out.
+    """
 
     size: tuple[int, int]
     format: str
     quality: int = 92
     traits: Traits = field(default_factory=Traits)
+    strip_gps: bool = False

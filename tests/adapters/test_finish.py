@@ -59,6 +59,7 @@ class Journey:
         self.target = folder / "target"
         self.piece = Piece(Rect(0, 0, 1, 1))
         self.kernel, self.alpha, self.scale = "nearest", True, SCALE
+        self.strip_gps = False
         self.warnings: list[str] = []
         self.payloads: list[Path] = []
 
@@ -91,7 +92,7 @@ class Journey:
     ) -> Path:
         """The outbox's file: the target, or the one part where nothing was to be done."""
         size = (reading.content.width * self.scale, reading.content.height * self.scale)
-        wanted = Finish(size, format_, quality, reading.traits)
+        wanted = Finish(size, format_, quality, reading.traits, self.strip_gps)
         changed, warnings = await self.pictures.finish(parts, self.keepsake, wanted, self.target)
         assert changed == self.target.exists()
         self.warnings += warnings
@@ -130,7 +131,7 @@ async def test_the_right_picture(
         folder.mkdir()
         data = made(format_, kind, orientation, profile)
         journey = Journey(pictures, folder, data)
-        journey.piece = replace(journey.piece, strip_gps=True)
+        journey.strip_gps = True
         reading, parts = await journey.there(pixels_max)
         assert (len(parts) > 1) == (pixels_max < 10**6)
         result = kit.load(await journey.back(reading, parts))
@@ -406,6 +407,51 @@ async def test_a_profile_of_four_megabytes(pictures: VipsPictures, tmp_path: Pat
         result = kit.load(await journey.back(reading, parts, format_))
         assert kit.field(result, "icc-profile-data") == profile
         journey.target.unlink()
+
+
+# Results of earlier copies
+
+
+@pytest.mark.parametrize("format_", ["PNG", "JPEG", "WEBP"])
+async def test_an_earlier_result_stays_as_it_is_unless_it_says_too_much(
+    pictures: VipsPictures, tmp_path: Path, format_: str
+) -> None:
+    """Another folder, which leaves the place out, finds the result of one that does not."""
+    journey = Journey(pictures, tmp_path, made("JPEG", "rgb", 6, "p3"))
+    reading, parts = await journey.there()
+    earlier, target = tmp_path / "earlier", tmp_path / "another"
+    (await journey.back(reading, parts, format_)).rename(earlier)
+    assert kit.SECRET in earlier.read_bytes()
+    first = kit.load(earlier)
+    size = (first.width, first.height)
+    wanted = Finish(size, format_, 100, reading.traits)
+    place = Rect(0, 0, *size)
+    assert await pictures.finish([(earlier, place)], None, wanted, target) == (False, [])
+    assert not target.exists()
+    wanted = replace(wanted, strip_gps=True)
+    assert await pictures.finish([(earlier, place)], None, wanted, target) == (True, [])
+    assert kit.SECRET not in target.read_bytes()
+    result = kit.load(target)
+    assert (result - first).abs().avg() < 3
+    assert b"MAKER-NOTE" in kit.field(result, "exif-data")
+    assert b"KEPT" in kit.field(result, "xmp-data")
+    assert kit.field(result, "icc-profile-data") == kit.profile("p3")
+    assert await pictures.finish([(target, place)], None, wanted, tmp_path / "third") == (False, [])
+
+
+async def test_an_earlier_result_in_another_format(pictures: VipsPictures, tmp_path: Path) -> None:
+    journey = Journey(pictures, tmp_path, made("JPEG", "rgb", 6, "p3"))
+    reading, parts = await journey.there()
+    earlier = await journey.back(reading, parts)
+    size = (kit.load(earlier).width, kit.load(earlier).height)
+    wanted = Finish(size, "JPEG", 92, reading.traits, strip_gps=True)
+    target = tmp_path / "another"
+    assert await pictures.finish([(earlier, Rect(0, 0, *size))], None, wanted, target) == (True, [])
+    result = kit.load(target)
+    assert b"MAKER-NOTE" in kit.field(result, "exif-data")
+    assert kit.field(result, "icc-profile-data") == kit.profile("p3")
+    assert kit.IIM in kit.field(result, "iptc-data")
+    assert kit.SECRET not in target.read_bytes()
 
 
 # Seams

@@ -248,7 +248,7 @@ async def test_a_damaged_source_is_prepared_or_told(
     pictures = VipsPictures(threads=1)
     with tempfile.TemporaryDirectory() as folder:
         reading = await read(pictures, Path(folder), data)
-        piece = Piece(Rect(0, 0, 1, 1), strip_gps=True)
+        piece = Piece(Rect(0, 0, 1, 1))
         try:
             prepared, payload = await prepare(pictures, Path(folder), data, piece)
             assert prepared.format == "PNG"

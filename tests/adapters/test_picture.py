@@ -14,6 +14,7 @@ from daemon.ports_pictures import Reading
 from daemon.rules.faults import Blame, Fault, NotAPicture
 from daemon.rules.job import Content
 from daemon.rules.settling import Sign
+from daemon.rules.traits import Measured
 
 WIDTH, HEIGHT = 320, 200
 SUFFIXES = {".jpg": "JPEG", ".png": "PNG", ".webp": "WEBP"}
@@ -219,7 +220,7 @@ async def test_a_file_that_cannot_be_read_is_the_houses_fault(pictures: VipsPict
 async def test_measuring_a_result(pictures: VipsPictures, tmp_path: Path, suffix: str, format_: str) -> None:
     path = tmp_path / "result"
     path.write_bytes(encoded(suffix))
-    assert tuple(await pictures.measure(path, WIDTH * HEIGHT)) == (WIDTH, HEIGHT, format_)
+    assert await pictures.measure(path, WIDTH * HEIGHT) == Measured(WIDTH, HEIGHT, format_)
 
 
 @EVERY
@@ -245,38 +246,3 @@ async def test_what_came_instead_of_a_result(pictures: VipsPictures, tmp_path: P
     path.write_bytes(data)
     with pytest.raises(NotAPicture):
         await pictures.measure(path, WIDTH * HEIGHT)
-
-
-@pytest.mark.parametrize("bands", [1, 3, 4])
-@pytest.mark.parametrize("format_", ["PNG", "JPEG", "WEBP"])
-async def test_converting_a_result(pictures: VipsPictures, tmp_path: Path, format_: str, bands: int) -> None:
-    source, target = tmp_path / "a.result", tmp_path / "a.converted"
-    source.write_bytes(encoded(".png", noise(bands)))
-    await pictures.convert(source, target, format_, 92)
-    assert tuple(await pictures.measure(target, WIDTH * HEIGHT)) == (WIDTH, HEIGHT, format_)
-
-
-async def test_transparency_becomes_white_where_there_is_none(pictures: VipsPictures, tmp_path: Path) -> None:
-    source, target = tmp_path / "a.result", tmp_path / "a.converted"
-    clear = pyvips.Image.black(16, 16).bandjoin([10, 20, 0]).cast("uchar").copy(interpretation="srgb")
-    source.write_bytes(encoded(".png", clear))
-    await pictures.convert(source, target, "JPEG", 100)
-    assert pyvips.Image.new_from_file(str(target))(8, 8) == [255, 255, 255]
-
-
-async def test_quality_is_heeded(pictures: VipsPictures, tmp_path: Path) -> None:
-    source = tmp_path / "a.result"
-    source.write_bytes(encoded(".png"))
-    for format_ in ("JPEG", "WEBP"):
-        sizes = []
-        for quality in (10, 95):
-            await pictures.convert(source, tmp_path / f"{quality}", format_, quality)
-            sizes.append((tmp_path / f"{quality}").stat().st_size)
-        assert sizes[0] < sizes[1] / 2
-
-
-async def test_a_full_disk_while_it_is_converted(pictures: VipsPictures, tmp_path: Path) -> None:
-    (tmp_path / "a.result").write_bytes(encoded(".png"))
-    with pytest.raises(Fault) as caught:
-        await pictures.convert(tmp_path / "a.result", Path("/dev/full"), "JPEG", 90)
-    assert caught.value.blame is Blame.HOUSE

@@ -43,7 +43,8 @@ import asyncio, re, sys
 from pathlib import Path
 from daemon.adapters.picture import VipsPictures
 pictures = VipsPictures()
-print(*asyncio.run(pictures.measure(Path(sys.argv[1]), 1_000_000_000)))
+found = asyncio.run(pictures.measure(Path(sys.argv[1]), 1_000_000_000))
+print(found.width, found.height, found.format)
 print(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1])
 pictures.close()
 """

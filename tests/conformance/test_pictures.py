@@ -139,7 +139,8 @@ async def test_a_source_is_read_in_the_threads_of_its_inbox(arena: Arena) -> Non
 
 async def test_a_result_is_measured(arena: Arena) -> None:
     path = arena.put("result", arena.good)
-    assert tuple(await arena.pictures.measure(path, PIXELS)) == (WIDTH, HEIGHT, "PNG")
+    found = await arena.pictures.measure(path, PIXELS)
+    assert (found.width, found.height, found.format) == (WIDTH, HEIGHT, "PNG")
 
 
 async def test_a_result_that_is_cut_is_no_picture(arena: Arena) -> None:
@@ -206,26 +207,17 @@ async def test_a_result_is_finished_where_there_is_something_to_do(arena: Arena,
         assert (measured.width, measured.height, measured.format) == (WIDTH, HEIGHT, format_)
 
 
-@pytest.mark.parametrize("format_", ["JPEG", "WEBP", "PNG"])
-async def test_a_converted_result_measures(arena: Arena, format_: str) -> None:
-    source, target = arena.put("result", arena.good), arena.put("target", b"an older one, which goes")
-    await arena.pictures.convert(source, target, format_, 90)
-    assert tuple(await arena.pictures.measure(target, PIXELS)) == (WIDTH, HEIGHT, format_)
-    assert arena.get(source) == arena.good
-    assert arena.get(target) != arena.good or format_ == "PNG"
-
-
 @pytest.mark.parametrize("wrong", ["cut", "gone", "no place"])
-async def test_what_cannot_be_converted_is_the_houses_fault(arena: Arena, wrong: str) -> None:
+async def test_what_cannot_be_finished_is_the_houses_fault(arena: Arena, wrong: str) -> None:
     """It was measured before: something happened to our own disk since."""
     source = arena.put("result", arena.cut if wrong == "cut" else arena.good)
     target = source.with_name("target")
     with pytest.raises(Fault) as caught:
-        await arena.pictures.convert(
-            source.with_name("none") if wrong == "gone" else source,
+        await arena.pictures.finish(
+            [(source.with_name("none") if wrong == "gone" else source, Rect(0, 0, WIDTH, HEIGHT))],
+            None,
+            Finish((WIDTH, HEIGHT), "JPEG", traits=arena.traits),
             target / "x" if wrong == "no place" else target,
-            "JPEG",
-            90,
         )
     assert caught.value.blame is Blame.HOUSE
     assert not isinstance(caught.value, NotAPicture)

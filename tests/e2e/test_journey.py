@@ -171,3 +171,27 @@ def test_kills_at_any_point_lose_nothing_and_pay_nothing_twice(tmp_path: Path, s
     assert len(check_sidecars(tmp_path / "in", tmp_path / "out")) == 24
     assert len(server.predictions()) == 24
     assert not list((tmp_path / "state" / "staging").iterdir())
+
+
+def test_what_is_large_enough_is_copied_and_dated_as_it_was(tmp_path: Path, server: Server) -> None:
+    path = config(tmp_path, server.base_url, extra='skip_above = "300 x 200"\nafter = "delete"\nkeep_mtime = true')
+    large, small = encoded(1, ".jpg", 200, 300), encoded(2, ".jpg", 299, 200)
+    for name, data in {"large.jpg": large, "small.jpg": small}.items():
+        (tmp_path / "in" / name).write_bytes(data)
+        os.utime(tmp_path / "in" / name, (1e9, 1e9))
+    assert "1 to upscale" in esrgand(path, "estimate")
+    daemon = Daemon(path, "once")
+    assert daemon.wait() == 0, daemon.lines[-20:]
+    daemon.end()
+    out = tmp_path / "out"
+    assert {name for name in os.listdir(out) if not name.startswith(".")} == {
+        *("large_x1.jpg", "large_x1.jpg.json", "small_x4.png", "small_x4.png.json")
+    }
+    assert (out / "large_x1.jpg").read_bytes() == large
+    assert [(out / name).stat().st_mtime for name in ("large_x1.jpg", "small_x4.png")] == [1e9, 1e9]
+    sidecar = json.loads((out / "large_x1.jpg.json").read_text())
+    jsonschema.validate(sidecar, SCHEMA)
+    assert "skip_above" in sidecar["warnings"][0]
+    assert len(server.predictions()) == 1
+    assert os.listdir(tmp_path / "in") == []
+    assert not list((tmp_path / "state" / "staging").iterdir())

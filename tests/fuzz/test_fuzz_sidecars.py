@@ -11,6 +11,7 @@ from typing import Any
 import jsonschema
 import pytest
 from fakes.clock import FakeClock
+from fakes.pictures import AnyPictures
 from fuzz_kit import SIGNATURE, SIGNED, any_text, fuzz
 from hypothesis import given
 from hypothesis import strategies as st
@@ -209,7 +210,7 @@ async def test_what_others_left_in_an_outbox_is_left_alone(
     )
     disk.staged(tile).write_bytes(RESULT)
     folder = FolderConfig.model_construct(inbox=tmp_path / "in", outbox=outbox)
-    writer: Any = Writer(NoLedger(), disk, None, clock, "https://h/v1", "1")  # type: ignore[arg-type]
+    writer: Any = Writer(NoLedger(), disk, AnyPictures(), clock, "https://h/v1", "1")  # type: ignore[arg-type]
     picture = a_picture(b"a.png", Look(1, 0, 1), tile)
     await (writer.report if fails else writer.deliver)(picture, Whole((tile,)), folder, None)
 

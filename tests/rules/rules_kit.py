@@ -53,6 +53,7 @@ EVENTS: dict[str, Event] = {
     event.name: event
     for event in (
         lifecycle.Uploaded("ref", f"https://storage.example.org/o?{SECRET}", NOW + 86_400, "grey"),
+        lifecycle.Skipped(SHA, 5000, 30, 20),
         lifecycle.Stale(),
         lifecycle.Intended(
             NOW, "https://api.example.org/v1#0123", f"https://storage.example.org/o?{SECRET}", NOW + 86_400

@@ -3,7 +3,7 @@
 import pytest
 from rules_kit import a_job, a_picture
 
-from daemon.rules.admission import Decision, decide, parts, rank, refusal
+from daemon.rules.admission import Decision, Enough, decide, is_large_enough, parts, rank, refusal
 from daemon.rules.faults import Blame, NotAPicture
 from daemon.rules.job import Content, Look, Phase
 from daemon.rules.lifecycle import State
@@ -60,6 +60,27 @@ def test_a_larger_one_is_cut_where_that_is_wanted_and_helps() -> None:
     assert isinstance(sent(large, "fail"), NotAPicture)
     assert isinstance(sent(thin, "tile", 10), NotAPicture), "less than the overlap would be left"
     assert isinstance(sent(Content("ab" * 32, 1, 60_000, 60_000, "PNG"), "tile"), NotAPicture), "a bomb"
+
+
+@pytest.mark.parametrize(
+    ("skip_above", "width", "height", "enough"),
+    [
+        (None, 9000, 9000, False),
+        (Enough(4000, 3000), 4000, 3000, True),
+        (Enough(4000, 3000), 3000, 4000, True),
+        (Enough(4000, 3000), 3999, 3000, False),
+        (Enough(4000, 3000), 9000, 2999, False),
+        (Enough(pixels=12_000_000), 4000, 3000, True),
+        (Enough(pixels=12_000_000), 12_000_000, 1, True),
+        (Enough(pixels=12_000_000), 4000, 2999, False),
+    ],
+)
+def test_what_is_large_enough(skip_above: Enough | None, width: int, height: int, enough: bool) -> None:
+    assert is_large_enough(Content("0", 1, width, height, "PNG"), skip_above) is enough
+
+
+def test_what_does_not_decode_is_never_large_enough() -> None:
+    assert not is_large_enough(Content("0", 1, 0, 0, ""), Enough())
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from daemon.rules.lifecycle import IllegalTransition, State, advance, diagram
 
 # The table once more, from the design and not from the code: state, then event>state.
 TABLE = """
-admitted   uploaded>uploaded failed>failed withdrawn>failed held>held
+admitted   uploaded>uploaded skipped>fetched failed>failed withdrawn>failed held>held
 uploaded   submitting>submitting stale>admitted failed>failed withdrawn>failed held>held
 submitting submitted>submitted found>submitted refused>uploaded missed>submitting absent>admitted
 submitting failed>failed held>held

@@ -128,6 +128,10 @@ class House:
     async def admit(self, path: str = "a.png", data: bytes = b"a picture", folder: int = 0) -> Tile:
         """Drop a file and record it as it is; its job's tile."""
         self.drop(path, data, folder)
+        return await self.admit_there(path, data, folder)
+
+    async def admit_there(self, path: str, data: bytes, folder: int = 0) -> Tile:
+        """Record a file that is there; its job's tile."""
         at_work = self.folders[folder]
         name = os.fsencode(path)
         look = await at_work.inbox.look(name)

@@ -19,6 +19,7 @@ from daemon.rules.lifecycle import State
 
 RESULT_BYTES = 72  # what a picture of these tests may need
 PLACES = ["staging", "out0"]
+MADE = {"staging": RESULT_BYTES, "out0": 0}  # the outbox's file is made beside the result
 
 
 def problems(house: House) -> list[str]:
@@ -37,7 +38,7 @@ async def test_without_room_nothing_is_submitted_and_nothing_is_lost(
     async with house(tmp_path, clock, files=files) as at_work:
         tile = await at_work.uploaded()
         if error is None:
-            files.rooms[place] = RESULT_BYTES - 1
+            files.rooms[place] = RESULT_BYTES + MADE[place] - 1
         else:
             files.broken[place] = OSError(error, os.strerror(error))
         for _ in range(4):
@@ -63,7 +64,7 @@ async def test_without_room_nothing_is_submitted_and_nothing_is_lost(
 @pytest.mark.parametrize("place", PLACES)
 async def test_the_last_byte_of_room_is_used(tmp_path: Path, clock: FakeClock, place: str) -> None:
     files = SmallFiles()
-    files.rooms[place] = RESULT_BYTES
+    files.rooms[place] = RESULT_BYTES + MADE[place]
     async with house(tmp_path, clock, files=files) as at_work:
         assert (await fly(at_work, await at_work.uploaded())).state is State.READY
         assert at_work.gates.closed() == []
@@ -122,7 +123,7 @@ async def test_those_in_flight_do_not_all_believe_in_the_same_room(
 ) -> None:
     """What is promised to one is not free for the next, from its intent until its result is there."""
     files = SmallFiles()
-    files.rooms[place] = 3 * RESULT_BYTES + RESULT_BYTES // 2
+    files.rooms[place] = 3 * RESULT_BYTES + MADE[place] + RESULT_BYTES // 2
     async with house(tmp_path, clock, files=files) as at_work:
         at_work.predictor.answers.extend([Running("processing")] * 30)
         tiles = await fly_all(at_work, [await at_work.uploaded(number) for number in range(10)])
@@ -145,7 +146,7 @@ async def test_what_is_fetched_needs_no_more_room_in_staging_and_what_is_deliver
     tmp_path: Path, clock: FakeClock
 ) -> None:
     files = SmallFiles()
-    files.rooms |= dict.fromkeys(PLACES, RESULT_BYTES)
+    files.rooms |= {place: RESULT_BYTES + made for place, made in MADE.items()}
     async with house(tmp_path, clock, files=files) as at_work:
         one, other = await at_work.uploaded(0), await at_work.uploaded(1)
         one = await at_work.bring(await fly(at_work, one), State.FETCHED, b"result")

@@ -257,6 +257,17 @@ async def test_where_nothing_can_be_cut_uploads_wait(tmp_path: Path, clock: Fake
         assert shop.house.gates.closed() == []
 
 
+@pytest.mark.parametrize("missing", [0, 1])
+async def test_staging_must_have_room_for_what_is_joined(tmp_path: Path, clock: FakeClock, missing: int) -> None:
+    files = SmallFiles()
+    async with cuttery(tmp_path, clock, files=files) as shop:
+        whole = await shop.admit()
+        await shop.house.dispatcher.loading.load(whole.tiles[0])
+        files.rooms["staging"] = 3 * (8 * 8 + 20 * 8) - missing
+        tile = await fly(shop.house, await shop.house.now(whole.tiles[0]))
+        assert tile.state is (State.UPLOADED if missing else State.READY)
+
+
 # Made smaller
 
 
@@ -364,6 +375,7 @@ async def test_what_an_older_esrgand_paid_for_is_delivered_as_it_came(shop: Cutt
     await shop.house.ledger.write(lambda db: db.execute("UPDATE job SET traits = '{}'"))
     clear = pyvips.Image.black(6, 4, bands=4).copy(interpretation="srgb").cast("uchar").write_to_buffer(".png")
     event = await fetch(tile, Host(clear), shop.house.disk, shop.pictures)
+    shop.house.disk.keepsake(tile).write_bytes(b"kept")
     await shop.house.dispatcher.record(await shop.house.now(tile), event)
     await shop.deliver()
     assert [(each.traits.bands, each.traits.alpha) for each in shop.pictures.finishes] == [(3, True)]

@@ -3,7 +3,6 @@
 import asyncio
 from pathlib import Path
 
-import pytest
 import structlog
 from fakes.clock import FakeClock
 from fakes.predictor import FakePredictor
@@ -17,23 +16,10 @@ from daemon.adapters.picture import VipsPictures
 from daemon.config import parse
 from daemon.config_model import FolderConfig
 from daemon.ports import Inbox, Watcher
-from daemon.rules.admission import TILES_MAX
 from daemon.rules.names import Selection
-from daemon.wiring import DECODED_MAX, Api, Parts, assemble, decoded_max
+from daemon.wiring import Api, Parts, assemble
 
 COUNT = 5
-
-
-@pytest.mark.parametrize(
-    ("oversize", "pixels"),
-    [(["fail"], 1_000), (["fail", "tile"], TILES_MAX * 1_000), (["tile", "shrink", "fail"], DECODED_MAX)],
-)
-def test_what_is_sent_in_any_way_has_to_be_whole(tmp_path: Path, oversize: list[str], pixels: int) -> None:
-    text = "".join(
-        f'[[folder]]\ninbox = "in{n}"\noutbox = "out{n}"\noversize = "{each}"\n' for n, each in enumerate(oversize)
-    )
-    config = parse(f'state_dir = "state"\n{text}[api]\npixels_max = 1000\n[storage]\nkind = "vendor"\n', tmp_path)
-    assert decoded_max(config) == pixels
 
 
 async def test_inboxes_are_looked_at_together_and_numbered_in_order(tmp_path: Path, clock: FakeClock) -> None:

@@ -48,6 +48,7 @@ from daemon.config_model import Config, FolderConfig
 from daemon.dispatcher import Dispatcher
 from daemon.gates import Gates
 from daemon.intake import Intake
+from daemon.pipeline.write import NOT_KEPT
 from daemon.ports import Inbox, Watcher
 from daemon.rules.faults import Fault, LedgerBroken
 from daemon.rules.hooks import Hooks
@@ -507,7 +508,7 @@ class House:
         """A sidecar says the truth about the file beside it."""
         if "result" not in text:
             return
-        lost = [warning for warning in text["warnings"] if "is lost" in warning]
+        lost = [warning for warning in text["warnings"] if warning == NOT_KEPT]
         if lost and not self.database.execute("SELECT 1 FROM history WHERE name = 'wanted'").fetchone():
             self.fail(f"the sidecar {path!r} says: {lost}")
         target = path.removesuffix(b".json")

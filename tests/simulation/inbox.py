@@ -152,23 +152,13 @@ class SimPictures:
             raise NotAPicture("The result is far too large.")
         return Measured(*size, format_)
 
-    async def convert(self, source: Path, target: Path, format_: str, quality: int) -> None:
-        await self._work()
-        try:
-            with self._files.open(source, "rb") as file:
-                data = file.read()
-            if size_of(data) is None:
-                raise Fault("It does not decode.", blame=Blame.HOUSE)
-            with self._files.open(target, "wb") as file:
-                file.write(converted(data, format_))
-        except OSError as error:
-            raise Fault("It could not be converted.", blame=Blame.HOUSE) from error
-
     async def prepare(self, source: Path, piece: Piece, payload: Path, keepsake: Path | None) -> Prepared:
         await self._work()
         try:
             with self._files.open(source, "rb") as file:
                 data = file.read()
+            if size_of(data) is None:
+                raise NotAPicture("It does not decode.")
             part = part_bytes(data, piece.rect, piece.size)
             for path, what in ((payload, part), (keepsake, b"KEPT:" + data)):
                 if path is not None:
@@ -189,19 +179,21 @@ class SimPictures:
                     data.append((file.read(), rect))
             if len(data) == 1 and finish.format == "PNG":
                 return False, []
+            whole = data[0][0] if len(data) == 1 else joined(data, finish.size)
+            if size_of(whole) is None:
+                raise Fault("It does not decode.", blame=Blame.HOUSE, gate=Gate.STAGING)
             with self._files.open(target, "wb") as file:
-                whole = data[0][0] if len(data) == 1 else joined(data, finish.size)
                 file.write(whole if finish.format == "PNG" else converted(whole, finish.format))
         except OSError as error:
             raise Fault("It could not be joined.", blame=Blame.HOUSE, gate=Gate.STAGING) from error
-        return True, [] if keepsake is not None else ["What it had besides its pixels is lost."]
+        return True, []
 
     def close(self) -> None:
         """Nothing to let go of."""
 
 
 def converted(data: Any, format_: str) -> bytes:
-    """What `convert` makes of a result."""
+    """What `finish` makes of a result in another format."""
     return format_.encode() + b":" + bytes(data)
 
 
