@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from daemon.rules.faults import NotAPicture
-from daemon.rules.job import Content, Look, Phase, Picture
+from daemon.rules.job import Content, Look, Phase, Picture, Tile
 from daemon.rules.lifecycle import State
 from daemon.rules.tiles import TILES_MAX, Rect, cut
 
@@ -59,6 +59,18 @@ def parts(
     if oversize == "shrink":
         return (content.rect,)
     return refusal(content, pixels_max) or (content.rect,)
+
+
+def outdated(tile: Tile, pixels_max: int, *, shrinks: bool) -> str:
+    """Why what was decided when its picture was admitted does not hold any more, a sentence; or "".
+
+    shrinks: whether a folder that has the picture wants it made smaller.
+    """
+    if tile.job.traits is None:
+        return "An older esrgand admitted it, and did not look at all that is in it; it is looked at again."
+    if tile.rect.pixels > pixels_max and not shrinks:
+        return "The model takes smaller pictures than when it was admitted; it is looked at again."
+    return ""
 
 
 def is_large_enough(content: Content, skip_above: Enough | None) -> bool:

@@ -15,6 +15,10 @@ from e2e.hostile import CREATE_SECONDS_MAX, SIGNATURE, SUBMITS_MAX, TIMES_MIN
 from e2e.test_journey import SUFFIXES, check_sidecars
 from e2e.world import KEY, Daemon, Process, Server, config, encoded, outbox
 
+from daemon.adapters.payload import prepare
+from daemon.rules.tiles import Rect
+from daemon.rules.traits import Piece
+
 PICTURES = 300
 WEBHOOK_SECRET = "webhook-secret-of-the-tests"
 
@@ -54,8 +58,10 @@ def survive(folder: Path, pictures: int, seed: int) -> dict[str, Any]:
     for n in range(pictures):
         suffix = SUFFIXES[n % 3]
         data = encoded(n, suffix)
-        (folder / "in" / f"p{n}{suffix}").write_bytes(data)
-        sources[hashlib.sha256(data).hexdigest()] = f"p{n}{suffix}"
+        source = folder / "in" / f"p{n}{suffix}"
+        source.write_bytes(data)
+        prepare(source, Piece(Rect(0, 0, 32, 24)), folder / "payload", None)
+        sources[hashlib.sha256((folder / "payload").read_bytes()).hexdigest()] = source.name
     assert len(sources) == pictures
     daemon = Daemon(path)
     try:
@@ -91,7 +97,7 @@ def wait_for_all(daemon: Daemon, pictures: int) -> None:
 
 
 def check(folder: Path, facts: dict[str, Any], sources: dict[str, str]) -> None:
-    """The promises. sources: the pictures' names by their sha256."""
+    """The promises. sources: the pictures' names by the sha256 of what goes up of them."""
     runs = defaultdict(list)
     for run in facts["predictions"]:
         runs[run["picture"]].append(run)
