@@ -231,8 +231,9 @@ def _format(whole: Whole, folder: "FolderConfig") -> tuple[str, list[str]]:
     if whole.job.recipe.is_unchanged:
         return whole.job.content.format, [LARGE_ENOUGH]
     wanted = whole.job.content.format if folder.format == "source" else folder.format.upper()
-    if max(whole.result_size) > names.SIDES_MAX[wanted]:
-        return "PNG", [f"The result is a PNG: no {wanted} can be as large as it is."]
+    width, height = whole.result_size
+    if max(width, height) > names.SIDES_MAX[wanted] or (wanted == "WEBP" and width * height > names.WEBP_PIXELS_MAX):
+        return "PNG", [f"The result is a PNG: it is too large for a {wanted}."]
     return wanted, []
 
 

@@ -541,7 +541,8 @@ async def test_what_cannot_be_finished_is_the_houses_fault(
         journey.target = Path("/dev/full")
     with pytest.raises(Fault) as caught:
         await journey.back(reading, parts, format_)
-    assert (caught.value.blame, caught.value.gate) == (Blame.HOUSE, Gate.STAGING)
+    # What may be about this picture alone keeps no other one waiting.
+    assert (caught.value.blame, caught.value.gate) == (Blame.HOUSE, Gate.STAGING if wrong == "no room" else None)
     assert caught.value.said.endswith(".")
 
 
