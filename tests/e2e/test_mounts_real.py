@@ -347,8 +347,8 @@ def test_a_state_directory_that_runs_full_costs_nothing(build: Build, server: Se
     filler = house.space.fill(house.folder / "state", left=6 << 20)
     daemon = house.start()
     house.drop("all", 10)
-    daemon.expect_event("uploaded", 10)
-    assert "MiB of room" in house.closed("room")
+    daemon.expect_event("admitted", 10)
+    assert "MiB of room" in house.closed("staging")
     assert len(house.problems()) == 1
     assert server.predictions() == []
     filler.unlink()
