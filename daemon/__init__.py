@@ -9,7 +9,7 @@ The layers; imports go down only (`.importlinter` checks it):
 
     cli, demo, check, estimate, look, models, commands   what a person types
     service, loop, desk, outcome, health, wiring one run: signals, answers, pulses, adapters made from the configuration
-    dispatcher, intake, delivery, flight         what moves: ask a stage, record its event, react to its fault
+    dispatcher, intake, loading, flight, delivery what moves: ask a stage, record its event, react to its fault
     departure, turnstile, turns, room, ears      who leaves next, with slot, minute and room; and who waits for a word
     api, local                                   where predictions are made, and by which engine if that is here
     sweep, probes, drift                         what is looked after meanwhile: objects to delete, gates, the clock

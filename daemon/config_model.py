@@ -31,8 +31,9 @@ from daemon.config_values import (
     above_zero,
     within,
 )
-from daemon.rules.admission import PIXELS_MAX, TILES_MAX
+from daemon.rules.admission import PIXELS_MAX
 from daemon.rules.recipe import SCALE_MAX, Recipe
+from daemon.rules.tiles import TILES_MAX
 
 QUIET_SECONDS_LOCAL = 2.0
 QUIET_SECONDS_NETWORK = 10.0

@@ -115,7 +115,7 @@ class Delivery:
     async def _fetch_again(self, lost: Sequence[Tile]) -> None:
         """What staging lost, and no more: other parts of the result are still there."""
         async with self.asking:
-            for tile in [await self.world.ledger.tile(each.key) for each in lost]:
+            for tile in [await self.world.ledger.now(each) for each in lost]:
                 if tile.state is State.FETCHED:
                     await self.record(tile, Missing(), wait=step_back(tile, self.world.clock.dice()))
 

@@ -80,13 +80,19 @@ class Departure:
 
     async def _prepare(self, tile: Tile) -> Asset | Tile:
         """What its create will have the service read; or the tile as it is now, and nothing may leave."""
-        asset = await self._freshen(tile)
+        asset = await self._freshen(tile) if self._is_as_it_would_be_now(tile) else None
         if asset is None:
             return await self.record(tile, Stale(), wait=reactions.step_back(tile, self.world.clock.dice()))
         if not await self._is_priced(tile) or not await self._has_room(tile):
             return await self.world.ledger.postpone(tile, self.world.clock.wall() + LOOK_AGAIN_SECONDS)
         held = await self.over_budget(tile)
         return asset if held is None else await self.record(tile, held)
+
+    def _is_as_it_would_be_now(self, tile: Tile) -> bool:
+        """Whether its upload is one that would be made now: an older esrgand's may not be upright, and what the model
+        no longer takes would be refused."""
+        width, height = tile.sent_size
+        return tile.job.traits is not None and width * height <= self.config.api.pixels_max
 
     async def _has_room(self, tile: Tile) -> bool:
         """Whether its result will have a place, besides those of all who stand ready; then it is expected too."""

@@ -20,11 +20,12 @@ from daemon.ears import Ears
 from daemon.flight import Flight
 from daemon.gates import Gates, outbox_gate
 from daemon.lanes import Lane
-from daemon.pipeline import fetch, upload
+from daemon.loading import Loading
+from daemon.pipeline import fetch
 from daemon.ports import Sources
 from daemon.probes import Probes
 from daemon.room import Room
-from daemon.rules import limits, names, pacing, reactions
+from daemon.rules import limits, pacing, reactions
 from daemon.rules.faults import Changed, Fault, Gate, LedgerBroken, Vanished
 from daemon.rules.hooks import Hooks
 from daemon.rules.job import Bill, Picture, Tile, Whole
@@ -106,13 +107,25 @@ class Dispatcher:
         )
         gates.on_open = self.poke_all
         self.sweep = Sweep(world, gates, keep=config.storage.keep, uploading=lambda: self.lanes["upload"].in_hand)
+        self.loading = Loading(
+            config=config,
+            world=world,
+            gates=gates,
+            folders=self.folders,
+            sweep=self.sweep,
+            record=self.record,
+            react=self._react,
+            sources=self.sources,
+            over_budget=self.departure.over_budget,
+            step=self.step,
+        )
         self.probes = Probes(world, gates, outboxes)
         self.delivery = Delivery(world, gates, self.folders, self.record, self.step)
         self.turns = Turns(
             config, world.clock, world.ledger, gates, self.folders, self.departure.admits, list(self.folders)
         )
         self.lanes: dict[str, Lane[Tile, Key]] = {
-            "upload": self._lane("upload", config.storage.uploads_max, (State.ADMITTED,), self._upload),
+            "upload": self._lane("upload", config.storage.uploads_max, (State.ADMITTED,), self.loading.load),
             "flight": self._lane("flight", config.api.in_flight_max + READY, IN_FLIGHT, self._fly, READY),
             "fetch": self._lane("fetch", FETCHES_MAX, (State.READY,), self._fetch),
             "held": self._lane("held", 1, (State.HELD,), self._release),
@@ -216,7 +229,7 @@ class Dispatcher:
 
     async def _react(self, tile: Tile, fault: Fault) -> None:
         """Answer a fault of a step: record, or wait. Gates were closed on the way."""
-        tile = await self.world.ledger.tile(tile.key)
+        tile = await self.world.ledger.now(tile)
         clock = self.world.clock
         if tile.state in STOPPED:
             self.sweep.soon()  # What it left behind, as another tile of its picture was stopped meanwhile.
@@ -247,29 +260,6 @@ class Dispatcher:
         finally:
             del self.busy_tasks[task]
 
-    async def _upload(self, tile: Tile) -> None:
-        if not tile.is_whole and (tile := await self.world.ledger.tile(tile.key)).state is not State.ADMITTED:
-            self.sweep.soon()
-            return  # It was stopped while it waited for a worker.
-        # What the budget does not let pass today has no need to lie in a bucket until tomorrow.
-        if held := await self.departure.over_budget(tile):
-            await self.record(tile, held)
-            return
-        key = names.asset_key(self.world.ledger.identity, tile.job.id, tile.number, tile.uploads)
-        world = self.world
-        try:
-            async with self.gates.through(Gate.STORAGE, Gate.STAGING):
-                folder, sources = self.folders.get(tile.job.folder), await self.sources(tile)
-                piece = upload.piece_of(tile, self.config.api.pixels_max, folder.config if folder else None)
-                with self.step():
-                    event = await upload.upload(tile, sources, world.storage, key, world.disk, world.pictures, piece)
-        except LedgerBroken:
-            raise
-        except Fault as fault:
-            await self._react(tile, fault)
-        else:
-            await self.record(tile, event)
-
     async def _fly(self, tile: Tile) -> None:
         try:
             await self.flight.fly(tile)
@@ -284,9 +274,7 @@ class Dispatcher:
         try:
             async with self.gates.through(Gate.FETCH, Gate.STAGING):
                 with self.step():
-                    event = await fetch.fetch(
-                        tile, world.predictor, world.disk, world.pictures, self.config.api.pixels_max
-                    )
+                    event = await fetch.fetch(tile, world.predictor, world.disk, world.pictures)
         except LedgerBroken:
             raise
         except Fault as fault:
@@ -304,7 +292,7 @@ class Dispatcher:
 
     async def _release(self, tile: Tile) -> None:
         """A held tile whose time has come: the budget's new day; and with it those that were held together."""
-        tile = await self.world.ledger.tile(tile.key)
+        tile = await self.world.ledger.now(tile)
         if tile.state is State.HELD:
             await self.record(tile, Released(submits_granted=0, by_person=False))
 

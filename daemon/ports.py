@@ -234,8 +234,8 @@ class Disk(Protocol):
     async def keep(self, tile: Tile, incoming: Path) -> tuple[str, int]:
         """Sync an incoming file, give it its staged name; returns its sha256 and size in bytes."""
 
-    async def reject(self, tile: Tile, incoming: Path) -> None:
-        """Set an incoming file aside, for a person to see; it goes away with the job."""
+    async def reject(self, tile: Tile, incoming: Path) -> Path:
+        """Set an incoming file aside, for a person who is told where; it goes away with the job."""
 
     async def is_staged(self, tile: Tile) -> bool:
         """Whether the staged file is what was fetched, by size and sha256."""

@@ -134,8 +134,8 @@ class Ledger(Protocol):
     async def folders(self) -> list[int]:
         """Every folder that the ledger ever knew."""
 
-    async def tile(self, key: tuple[str, int]) -> Tile:
-        """A tile as it is now."""
+    async def now(self, tile: Tile) -> Tile:
+        """A tile as it is now; one of a cut that its picture no longer has, has failed."""
 
     async def whole(self, job: str) -> Whole:
         """A job as it is now."""

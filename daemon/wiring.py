@@ -164,13 +164,15 @@ async def assemble(
     await ledger.open()
     for job in await ledger.jobs_in(State.FETCHED):
         await ledger.deliveries.finish(job, clock.wall())
-    await disk.prepare(await ledger.jobs_in(*STAGED))
+    await disk.prepare(await ledger.jobs_in(*STAGED), await ledger.jobs_failed())
     outboxes = [folder.outbox for folder in config.folders]
     ours = Outboxes(parts.files, config.state_dir / "outboxes.json", ledger.identity, outboxes if take_over else ())
     try:
         await disk.fill(ours, outboxes, [folder.failed for folder in config.folders if folder.failed is not None])
     except AnotherLedgers as fault:
         raise ConfigError([f"{fault.said} {fault.remedy}"]) from None
+    # What was being written when it ended is written again, or its picture has left since.
+    await disk.tidy(await ledger.deliveries.abandoned())
     writer = Writer(
         ledger=ledger,
         disk=disk,

@@ -34,6 +34,8 @@ MIGRATIONS = {
         ALTER TABLE tile ADD COLUMN width INTEGER NOT NULL DEFAULT 0;
         ALTER TABLE tile ADD COLUMN height INTEGER NOT NULL DEFAULT 0;
         ALTER TABLE tile ADD COLUMN likeness TEXT NOT NULL DEFAULT '';
+        ALTER TABLE tile ADD COLUMN sent_width INTEGER;
+        ALTER TABLE tile ADD COLUMN sent_height INTEGER;
         UPDATE tile SET (width, height) = (SELECT j.width, j.height FROM job j WHERE j.id = tile.job);
     """,
 }

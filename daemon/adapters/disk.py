@@ -107,6 +107,26 @@ class HouseDisk(Staging):
                 remedy="Make room; esrgand goes on by itself, and pays for nothing meanwhile.",
             )
 
+    async def tidy(self, places: Iterable[tuple[bytes, bytes]]) -> None:
+        """Remove what a crash left on its way to these names: outboxes, and paths in them.
+
+        An outbox of ours that is not there now is tidied at another start.
+        """
+        files, by_root = self._files, {root: list[bytes]() for root in self._ours}
+        for outbox, path in places:
+            if (root := Path(os.fsdecode(outbox))) in by_root:
+                by_root[root] += [outbox + b"/" + name for name in (path, names.sidecar_of(path))]
+
+        def work(root: Path, finals: Iterable[bytes]) -> None:
+            self._check(root)
+            for final in finals:
+                with contextlib.suppress(NotADirectoryError):
+                    files.clear_beside(final)
+
+        await asyncio.gather(
+            *(self._at_start(root, partial(work, root, all_)) for root, all_ in by_root.items() if all_)
+        )
+
     async def recall(self, path: Path, sha256: str, target: Path) -> bool:
         """Copy an earlier result into staging; False where it is not there any more, or not what it was."""
         root = next((root for root in self._ours if path.is_relative_to(root)), None)
@@ -210,12 +230,17 @@ class HouseDisk(Staging):
         return await self._run(Gate.OUTBOX, outbox, work)
 
     async def discard(self, outbox: Path, path: bytes) -> None:
-        """Remove a sidecar or a report of ours, for good: what comes to stand beside it must not find it again."""
+        """Remove a sidecar or a report of ours, for good: what comes to stand beside it must not find it again.
+
+        What a crash left on its way there goes with it.
+        """
         final = os.fsencode(outbox) + b"/" + path
 
         def work() -> None:
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 self._files.unlink(final)
+            with contextlib.suppress(OSError):  # It is in nobody's way.
+                self._files.clear_beside(final)
             # Also where it was gone already: a try before this one may have failed here.
             with contextlib.suppress(FileNotFoundError, NotADirectoryError):
                 self._files.sync_folder(final.rpartition(b"/")[0])

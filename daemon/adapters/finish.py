@@ -9,6 +9,7 @@ in exactly the size that was asked for. Fails as HOUSE: the parts were whole whe
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from daemon.adapters import carrier, keepsake, pixels
@@ -19,10 +20,11 @@ from daemon.adapters.metadata import Metadata, sized
 from daemon.adapters.metadata import kept as cleaned
 from daemon.rules.faults import Blame, Fault, Gate
 from daemon.rules.tiles import Rect
-from daemon.rules.traits import Finish
+from daemon.rules.traits import NOT_KEPT, Finish
 
 # A sixth larger than with level 6, in two fifths of the time: 16 s of CPU for 384 megapixels.
 COMPRESSION, FILTER = 3, "sub"
+WEBP = Lock()  # one at a time: it is the one format that is written from memory
 NO_ALPHA = "The picture's transparency was lost: the service's result has none."
 FLATTENED = "The picture's transparency was lost: a JPEG has none, so white is behind it."
 SHALLOW = "The picture has 16 bits a colour, the service's result 8."
@@ -45,7 +47,8 @@ def finish(
     vips = pixels.vips()
     try:
         first = pixels.opened(parts[0][0])
-        sake = keepsake.read(kept) if kept is not None else Keepsake(cleaned(keepsake.blocks(first))[0])
+        found = keepsake.read(kept) if kept is not None else Keepsake(cleaned(keepsake.blocks(first))[0])
+        sake = found or Keepsake()
         # A folder may want less of it than another one with the same picture.
         metadata = cleaned(sake.metadata, strip_gps=True)[0] if wanted.strip_gps else sake.metadata
         is_less = metadata != sake.metadata
@@ -53,25 +56,28 @@ def finish(
         work = _whole(parts, wanted)
         _with_alpha(work, sake.alpha, parts, wanted)
         _with_depth(work, wanted)
-        warnings = work.warnings + warnings
+        warnings = [*work.warnings, *sake.warnings, *warnings, *([NOT_KEPT] if found is None else [])]
         if pixels.format_of(first) != wanted.format or work.changed or (kept is None and is_less):
             _write(work.image, metadata, wanted, target)
         elif kept is None or not metadata:
             return False, warnings
         else:
             carrier.insert_png(parts[0][0], metadata, target)
-    except (OSError, Misbuilt) as error:
-        raise _cannot(wanted, getattr(error, "strerror", None) or "a part of it is damaged") from error
+    except OSError as error:
+        raise _cannot(wanted, str(error.strerror), Gate.STAGING) from error
+    except Misbuilt as error:
+        raise _cannot(wanted, "a part of it is damaged") from error
     except vips.Error as error:
         raise _cannot(wanted, pixels.first_line(error)) from None
     return True, warnings
 
 
-def _cannot(wanted: Finish, why: str) -> Fault:
+def _cannot(wanted: Finish, why: str, gate: Gate | None = None) -> Fault:
+    """gate: None where it may be about this picture alone, and others need not wait."""
     return Fault(
         f"The result could not be written as {wanted.format} ({why}).",
         blame=Blame.HOUSE,
-        gate=Gate.STAGING,
+        gate=gate,
         remedy="Look at the disk of the state directory, and at the limit of open files.",
     )
 
@@ -149,7 +155,8 @@ def _with_depth(work: _Work, wanted: Finish) -> None:
 def _write(image: Any, metadata: Metadata, wanted: Finish, target: Path) -> None:
     image = image.copy(xres=1, yres=1)
     if wanted.format == "WEBP":
-        data = image.webpsave_buffer(keep="none", Q=wanted.quality)
+        with WEBP:
+            data = image.webpsave_buffer(keep="none", Q=wanted.quality)
         target.write_bytes(carrier.webp(data, metadata, wanted.size, alpha=image.hasalpha()))
         return
     vips = pixels.vips()

@@ -145,12 +145,11 @@ class GcsStorage:
             # Put before, or by this very call, whose first answer was lost.
             blob.reload(timeout=TIMEOUT_SECONDS, retry=self._retry())
             if (blob.crc32c, blob.size) != (crc32c, bytes_):
+                # Of a try that a crash cut off before it was recorded, so that nobody reads it; what goes up of the
+                # picture is another thing since then, as the configuration or the program is.
+                self._delete(f"{name}#{blob.generation}")
                 raise Fault(
-                    "The bucket holds something else under the name of this upload.",
-                    blame=Blame.SERVICE,
-                    outlook=Outlook.LASTING,
-                    remedy="Give this daemon a [storage] prefix of its own.",
-                    gate=Gate.STORAGE,
+                    "The bucket held what an earlier try had put there; it is put anew.", blame=Blame.SERVICE
                 ) from None
         ref = f"{name}#{blob.generation}"
         if blob.crc32c != crc32c:

@@ -3,6 +3,9 @@ Joining: the results of a picture's tiles made one picture again, line by line.
 
 Neighbours overlap. A network knows least about the pixels at the edge of what it was given, so the outer quarters of an
 overlap are left out, and in the half between one tile fades into the other. Where both agree, nothing changes.
+
+Rows are not put below each other with libvips' `join`: 1,024 lines below the end of one part it lets go of all that the
+part was made of, and what the next part still reads of the same tile is then "out of order".
 """
 
 from collections.abc import Sequence
@@ -13,6 +16,7 @@ from daemon.adapters import pixels
 from daemon.rules.tiles import Rect
 
 Part = tuple[Any, Rect]
+STRIP = 16  # lines
 
 
 def alike(images: Sequence[Any], bands: int) -> list[Any]:
@@ -43,32 +47,43 @@ def joined(parts: Sequence[Part], size: tuple[int, int]) -> Any:
         rows.setdefault((rect.top, rect.bottom), []).append((image, rect))
     spans = sorted(rows)
     lines = [
-        _line([image for image, _ in row], [(rect.left, rect.right) for _, rect in row], across=True)
+        _row([image for image, _ in row], [(rect.left, rect.right) for _, rect in row])
         for row in (sorted(rows[span], key=lambda part: part[1].left) for span in spans)
     ]
-    whole = _line(lines, spans, across=False)
+    whole = _stack(lines, spans, size) if len(lines) > 1 else lines[0]
     assert (whole.width, whole.height) == size, "the tiles cover the picture"
-    return whole
+    # All that is above goes in thin strips, whatever comes after; else every tile is held in memory for 400 lines.
+    return whole.sequential(tile_height=STRIP) if len(parts) > 1 else whole
 
 
-def _line(images: list[Any], spans: list[tuple[int, int]], *, across: bool) -> Any:
-    """Images side by side, or one below the other. spans: where each begins and ends."""
+def _row(images: list[Any], spans: list[tuple[int, int]]) -> Any:
+    """Images side by side. spans: where each begins and ends."""
     ramps = _ramps(spans)
     pieces: list[Any] = []
     at = 0
     for n, (image, (begin, end)) in enumerate(zip(images, spans, strict=True)):
         ramp_begin, ramp_end = ramps[n] if n < len(ramps) else (end, end)
         if ramp_begin > at:
-            pieces.append(_slice(image, at - begin, ramp_begin - at, across=across))
+            pieces.append(image.crop(at - begin, 0, ramp_begin - at, image.height))
         if ramp_end > ramp_begin:
             length = ramp_end - ramp_begin
-            ours = _slice(image, ramp_begin - begin, length, across=across)
-            theirs = _slice(images[n + 1], ramp_begin - spans[n + 1][0], length, across=across)
-            pieces.append(_faded(ours, theirs, length, across=across))
+            ours = image.crop(ramp_begin - begin, 0, length, image.height)
+            theirs = images[n + 1].crop(ramp_begin - spans[n + 1][0], 0, length, image.height)
+            mask = _mask(0, length, length, across=True).embed(0, 0, length, image.height, extend="copy")
+            pieces.append(_faded(ours, theirs, mask))
         at = ramp_end
     whole = pieces[0]
     for piece in pieces[1:]:
-        whole = whole.join(piece, "horizontal" if across else "vertical")
+        whole = whole.join(piece, "horizontal")
+    return whole
+
+
+def _stack(lines: list[Any], spans: list[tuple[int, int]], size: tuple[int, int]) -> Any:
+    """Rows, one below the other, each as wide as the whole. spans: where each begins and ends."""
+    whole = lines[0].embed(0, 0, *size)
+    for line, (top, _), (begin, end) in zip(lines[1:], spans[1:], _ramps(spans), strict=True):
+        mask = _mask(begin, end, size[1], across=False).embed(0, 0, *size, extend="copy")
+        whole = _faded(whole, line.embed(0, top, *size), mask)
     return whole
 
 
@@ -87,14 +102,13 @@ def _ramps(spans: list[tuple[int, int]]) -> list[tuple[int, int]]:
     return ramps
 
 
-def _slice(image: Any, begin: int, length: int, *, across: bool) -> Any:
-    if across:
-        return image.crop(begin, 0, length, image.height)
-    return image.crop(0, begin, image.width, length)
+def _mask(begin: int, end: int, length: int, *, across: bool) -> Any:
+    """A line of so many pixels: 0 up to the beginning, 255 from the end on, rising between them."""
+    ramp = bytes(round(255 * (n + 0.5) / (end - begin)) for n in range(end - begin))
+    values = bytes(begin) + ramp + b"\xff" * (length - end)
+    return pixels.vips().Image.new_from_memory(values, *((length, 1) if across else (1, length)), 1, "uchar")
 
 
-def _faded(ours: Any, theirs: Any, length: int, *, across: bool) -> Any:
-    """The one at the beginning, the other at the end."""
-    place = pixels.vips().Image.xyz(ours.width, ours.height)[0 if across else 1]
-    share = (place + 0.5) / length
-    return (ours + (theirs - ours) * share).rint().cast(ours.format).copy(interpretation=ours.interpretation)
+def _faded(ours: Any, theirs: Any, mask: Any) -> Any:
+    """The one where the mask is 0, the other where it is 255; where it is nothing else, only one of them is read."""
+    return mask.ifthenelse(theirs, ours, blend=True).copy(interpretation=ours.interpretation)

@@ -1,30 +1,38 @@
 """
 Keepsake: what a result gets back from its source, in one file of our own, since the source may be gone by then.
 
-A ZIP file with a member for each block that there is, so that a person can look into it: `icc`, `exif`, `xmp`, `iptc`
-and `alpha.png` (of the upright source, in its own size). An empty one is fine. A damaged one is the house's fault.
+A ZIP file with a member for each block that there is, so that a person can look into it: `icc`, `exif`, `xmp`, `iptc`,
+`alpha.png` (of the upright source, in its own size), and `warnings`, a sentence a line. An empty one is fine. One that
+is damaged, or lost, is none: the result was paid for, and the picture that it was kept of may be gone. Only an error
+that passes is a house fault.
 """
 
+import errno
+import struct
 import zipfile
 import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from daemon.adapters import pixels
-from daemon.adapters.metadata import RAW_IPTC, Metadata, from_raw_profile
+from daemon.adapters import exif, pixels
+from daemon.adapters.disk_faults import LOST
+from daemon.adapters.metadata import RAW_EXIF, RAW_IPTC, Metadata, from_raw_profile
 from daemon.rules.faults import Blame, Fault, Gate
 
-ALPHA = "alpha.png"
+ALPHA, WARNINGS = "alpha.png", "warnings"
 NAMES = ("icc", "exif", "xmp", "iptc")
+# A place that does not exist is where a damaged table of contents leads to.
+DAMAGED = {None, errno.EINVAL, *LOST}
 
 
 @dataclass(frozen=True, slots=True)
 class Keepsake:
-    """alpha: a PNG of the transparency alone, or b""."""
+    """alpha: a PNG of the transparency alone, or b"". warnings: what the result's sidecar has to say of the source."""
 
     metadata: Metadata = field(default_factory=Metadata)
     alpha: bytes = b""
+    warnings: tuple[str, ...] = ()
 
 
 def blocks(image: Any) -> Metadata:
@@ -34,15 +42,23 @@ def blocks(image: Any) -> Metadata:
         for name in ("exif", "xmp", "iptc")
     }
     for name in image.get_fields():
-        if name.startswith("png-comment-") and name.endswith(RAW_IPTC):
-            found["iptc"] = from_raw_profile(str(image.get(name)))
+        if name.startswith("png-comment-") and "Raw profile type " in name:
+            raw = from_raw_profile(str(image.get(name)))
+            if name.endswith(RAW_IPTC):
+                found["iptc"] = raw
+            elif name.endswith(RAW_EXIF) and raw.startswith(exif.HEAD):
+                # Its orientation counts for nothing: neither libvips nor browsers go by it.
+                found["exif"] = found["exif"] or raw
     return Metadata(pixels.profile(image), **found)
 
 
 def write(path: Path, keepsake: Keepsake) -> None:
     """Write it whole; what was there goes. Raises OSError."""
     blocks = {name: getattr(keepsake.metadata, name) for name in NAMES} | {ALPHA: keepsake.alpha}
+    blocks[WARNINGS] = "\n".join(keepsake.warnings).encode()
     with zipfile.ZipFile(path, "w") as file:
+        # A damaged table of contents may leave members out.
+        file.comment = _comment(blocks)
         for name, data in blocks.items():
             if data:
                 # Without a date: the same source has the same keepsake.
@@ -50,13 +66,29 @@ def write(path: Path, keepsake: Keepsake) -> None:
                 file.writestr(zipfile.ZipInfo(name), data, packing)
 
 
-def read(path: Path) -> Keepsake:
-    """What was kept. Raises Fault where it is not what was written."""
+def read(path: Path) -> Keepsake | None:
+    """What was kept; None where it is not what was written. Raises Fault where it cannot be read now."""
     try:
         with zipfile.ZipFile(path) as file:
             blocks = {name: file.read(name) for name in file.namelist()}
-    except (OSError, zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
+            comment = file.comment
+    except OSError as error:
+        if error.errno in DAMAGED:
+            return None
         raise Fault(
-            "What was kept of the picture for its result is gone or damaged.", blame=Blame.HOUSE, gate=Gate.STAGING
+            f"What was kept of a picture for its result cannot be read ({error.strerror}).",
+            blame=Blame.HOUSE,
+            gate=Gate.STAGING,
+            remedy="Look at the disk of the state directory, and at the limit of open files.",
         ) from error
-    return Keepsake(Metadata(*(blocks.get(name, b"") for name in NAMES)), blocks.get(ALPHA, b""))
+    except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, NotImplementedError, RuntimeError):
+        return None
+    if comment != _comment(blocks):
+        return None
+    warnings = blocks.get(WARNINGS, b"").decode().splitlines()
+    return Keepsake(Metadata(*(blocks.get(name, b"") for name in NAMES)), blocks.get(ALPHA, b""), tuple(warnings))
+
+
+def _comment(blocks: dict[str, bytes]) -> bytes:
+    """What is in there."""
+    return " ".join(sorted(name for name, data in blocks.items() if data)).encode()

@@ -16,6 +16,7 @@ from typing import TypeVar
 from daemon.adapters.database import Database
 from daemon.adapters.ledger_delivery import Books, Deliveries
 from daemon.adapters.records import (
+    FAILED_HERE,
     PICTURE_SQL,
     TILE_FROM,
     counts_of,
@@ -24,6 +25,7 @@ from daemon.adapters.records import (
     picture_from,
     set_phases,
     tile_from,
+    tile_now,
     tile_of,
     tiles_of,
     upsert_picture,
@@ -125,12 +127,15 @@ class SqliteLedger:
                     record(db, tiles[0], Skipped(content.sha256, content.bytes, content.width, content.height), at)
                 elif held is not None and file.failure is None:
                     record_all(db, [(tile, held) for tile in tiles], at)
-            elif decision is Decision.RETRY and file.failure is None:
+            elif decision is Decision.RETRY and (file.failure is None or not Whole(tuple(tiles)).is_paid):
                 retry(db, tiles, file, order, at)
+                tiles = tiles_of(db, job_id)
             upsert_picture(db, known, job_id, file, decision)
-            if file.failure is not None and tiles[0].state is State.ADMITTED:
+            # Where another folder sends what this one would not, this one gets the same result.
+            if file.failure is not None and decision in (Decision.NEW, Decision.RETRY):
                 failed = Failed(file.failure.said, file.failure.remedy, file.failure.blame.value)
-                record_all(db, [(tile, failed) for tile in tiles if tile.state is State.ADMITTED], at)
+                if steps := [(tile, failed) for tile in tiles if tile.state is State.ADMITTED]:
+                    record_all(db, steps, at)
             set_phases(db, job_id)
             if known is not None and known.job != job_id:
                 finish(db, known.job, at)  # Nobody may wait for the replaced content's result any more.
@@ -150,7 +155,7 @@ class SqliteLedger:
         new = dataclasses.replace(tile, due_at=due_at, attempts=tile.attempts + attempts, wrongs=tile.wrongs + wrongs)
 
         def work(db: sqlite3.Connection) -> Tile:
-            return new if update(db, tile, new) else tile_of(db, tile.key)
+            return new if update(db, tile, new) else tile_now(db, tile)
 
         return await self._database.write(work)
 
@@ -171,6 +176,10 @@ class SqliteLedger:
     async def tile(self, key: tuple[str, int]) -> Tile:
         """A tile as it is now."""
         return await self._database.read(lambda db: tile_of(db, key))
+
+    async def now(self, tile: Tile) -> Tile:
+        """The same tile as it is now; one of a cut that its picture no longer has, has failed."""
+        return await self._database.read(lambda db: tile_now(db, tile))
 
     async def whole(self, job: str) -> Whole:
         """A job as it is now."""
@@ -253,6 +262,11 @@ class SqliteLedger:
             return {row[0] for state in states for row in db.execute(sql, (state,))}
 
         return await self._database.read(work)
+
+    async def jobs_failed(self) -> set[str]:
+        """The jobs that failed and are somebody's."""
+        sql = f"SELECT t.job FROM tile t WHERE {FAILED_HERE}"
+        return await self._database.read(lambda db: {row[0] for row in db.execute(sql)})
 
     async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Look at the ledger, for a person (see `ledger_desk`)."""

@@ -19,6 +19,7 @@ from daemon.rules.lifecycle import NEVER
 from daemon.rules.recipe import RESULT_BYTES_PER_PIXEL
 from daemon.rules.sidecar import ResultFacts
 
+ABANDONED = "SELECT outbox, result_path FROM picture WHERE result_path IS NOT NULL AND phase IN ('gone', 'failed')"
 # The plus keeps SQLite from walking through every picture of a folder for the few that are due.
 DUE_PICTURES = f"""
     SELECT {PICTURE_SQL} FROM picture p
@@ -108,6 +109,14 @@ class Deliveries:
                 f"SELECT {PICTURE_SQL} FROM picture p WHERE result_job = ? AND result_path IS NOT NULL", (job,)
             )
             return [picture_from(row) for row in rows]
+
+        return await self._database.read(work)
+
+    async def abandoned(self) -> list[tuple[bytes, bytes]]:
+        """Outboxes, and names in them, of pictures that left on the way there: nobody writes them again."""
+
+        def work(db: sqlite3.Connection) -> list[tuple[bytes, bytes]]:
+            return db.execute(ABANDONED).fetchall()
 
         return await self._database.read(work)
 

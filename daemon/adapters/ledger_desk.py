@@ -232,6 +232,10 @@ def release(db: sqlite3.Connection, jobs: Iterable[str], now: float, submits_max
         if held:
             grants = [Released(submits_granted=_missing(tile, submits_max), by_person=True) for tile in held]
             record_all(db, zip(held, grants, strict=True), now)
+            if all(tile.due_at < NEVER for tile in held):
+                # The whole picture may pass the budget: else a part in flight that comes back unpaid holds it again.
+                # Where a doubt is settled besides, that part's next run has been given no such leave.
+                db.execute("UPDATE tile SET released = 1 WHERE job = ?", (job,))
             released.append(job)
     return released
 

@@ -16,6 +16,7 @@ BLOCK_BYTES_MAX = 7_000_000  # libpng reads no larger ones
 IPTC_RESOURCE = b"8BIM\x04\x04"
 PHOTOSHOP = b"Photoshop 3.0\0"
 RAW_IPTC = "Raw profile type iptc"
+RAW_EXIF = ("Raw profile type exif", "Raw profile type APP1")  # before there was eXIf
 NAME = rb"[A-Za-z_][\w.-]*"
 # Where a picture was taken; a small copy of it; and what points at a second block, which is not kept.
 GPS = rb":GPS[A-Za-z]*"
@@ -44,6 +45,8 @@ def kept(raw: Metadata, strip_gps: bool = False) -> tuple[Metadata, list[str]]:
     found["exif"] = (exif.cleaned(block, strip_gps) if len(block) <= BLOCK_BYTES_MAX else None) if block else b""
     found["xmp"] = _clean_xmp(raw.xmp, strip_gps) if raw.xmp else b""
     found["iptc"] = _iptc(raw.iptc) if raw.iptc else b""
+    if re.search(EXTENDED, raw.xmp):
+        warnings.append("The second part of the picture's XMP data was left out.")
     for name, data in found.items():
         if data is None:
             warnings.append(f"The picture's {name.upper()} data is damaged and was left out.")

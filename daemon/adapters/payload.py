@@ -11,8 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from daemon.adapters import colours, pixels
 from daemon.adapters import keepsake as keepsakes
-from daemon.adapters import pixels
 from daemon.adapters.chunks import Misbuilt, scrubbed
 from daemon.adapters.keepsake import Keepsake
 from daemon.adapters.likeness import likeness
@@ -29,7 +29,8 @@ def prepare(source: Path, piece: Piece, payload: Path, keepsake: Path | None) ->
     """See `Pictures.prepare`."""
     vips = pixels.vips()
     try:
-        image = pixels.opened(source)
+        with source.open("rb") as file:
+            image = colours.with_profile(pixels.opened(source), colours.said(file))
         traits = pixels.traits_of(image)
         warnings = _keep(source, image, traits, piece, keepsake) if keepsake is not None else []
         if traits.bands == 4:
@@ -116,7 +117,7 @@ def _keep(source: Path, image: Any, traits: Traits, piece: Piece, keepsake: Path
         raw = replace(raw, icc=b"")
     metadata, warnings = kept(raw)
     alpha = _alpha(source, traits) if piece.keep_alpha and traits.alpha else b""
-    keepsakes.write(keepsake, Keepsake(metadata, alpha))
+    keepsakes.write(keepsake, Keepsake(metadata, alpha, tuple(warnings)))
     return warnings
 
 

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-from daemon.adapters import chunks
+from daemon.adapters import chunks, colours
 from daemon.adapters.finish import finish as finished
 from daemon.adapters.likeness import look
 from daemon.adapters.payload import prepare
@@ -62,7 +62,7 @@ class VipsPictures:
         libvips = vips()
         try:
             digest, size, head, tail = _hashed(source)
-            animated, held = _peeked(source)
+            animated, held, told = _peeked(source)
         except OSError as error:
             raise Fault(f"The file cannot be read: {error.strerror}.", blame=Blame.HOUSE) from error
         empty = Content(digest, size, 0, 0, "")
@@ -76,7 +76,7 @@ class VipsPictures:
                 return Reading(empty, Sign.HARD, f"It is a {kind} file; only JPEG, PNG and WebP can be sent.")
             if animated or (image.get_typeof("n-pages") and image.get("n-pages") > 1):
                 return Reading(empty, Sign.HARD, "It is an animation; only still pictures can be sent.")
-            traits = traits_of(image)
+            traits = traits_of(colours.with_profile(image, told))
             content = Content(digest, size, *upright_size(image.width, image.height, traits.orientation), format_)
             if content.pixels <= self._pixels_max:
                 if held * content.pixels > HELD_BYTES_MAX:
@@ -159,12 +159,15 @@ def _decode(image: Any) -> None:
     image.avg()
 
 
-def _peeked(source: BinaryIO) -> tuple[bool, float]:
-    """Whether it is an animated PNG, and its `held_bytes`; then the descriptor stands at the beginning again."""
+def _peeked(source: BinaryIO) -> tuple[bool, float, colours.Said]:
+    """Whether it is an animated PNG, its `held_bytes`, and what it says of its colours.
+
+    Then the descriptor stands at the beginning again.
+    """
     with os.fdopen(source.fileno(), "rb", closefd=False) as file:
-        animated, held = chunks.is_animated_png(file), chunks.held_bytes(file)
+        found = chunks.is_animated_png(file), chunks.held_bytes(file), colours.said(file)
     os.lseek(source.fileno(), 0, os.SEEK_SET)
-    return animated, held
+    return found
 
 
 def _hashed(source: BinaryIO) -> tuple[str, int, bytes, bytes]:

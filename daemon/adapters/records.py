@@ -12,7 +12,7 @@ from typing import Any
 
 from daemon.rules.admission import Decision, rank
 from daemon.rules.job import Content, Job, Look, Phase, Picture, Settled, Tile, Whole
-from daemon.rules.lifecycle import STOPPED, State
+from daemon.rules.lifecycle import NEVER, STOPPED, State
 from daemon.rules.recipe import Recipe
 from daemon.rules.tiles import Rect
 from daemon.rules.traits import Traits
@@ -45,8 +45,9 @@ def tile_from(row: tuple[Any, ...]) -> Tile:
 
 
 @functools.lru_cache(1024)
-def _traits_from(text: str) -> Traits:
-    return Traits(**json.loads(text))
+def _traits_from(text: str) -> Traits | None:
+    known = json.loads(text)
+    return Traits(**known) if known else None
 
 
 def traits_text(traits: Traits) -> str:
@@ -91,6 +92,12 @@ def whole_of(db: sqlite3.Connection, job: str) -> Whole:
 def tile_of(db: sqlite3.Connection, key: tuple[str, int]) -> Tile:
     """A tile as it is now."""
     return tile_from(db.execute(f"{TILE_FROM} WHERE t.job = ? AND t.number = ?", key).fetchone())
+
+
+def tile_now(db: sqlite3.Connection, tile: Tile) -> Tile:
+    """The same tile as it is now; one of a cut that its picture no longer has, has failed."""
+    row = db.execute(f"{TILE_FROM} WHERE t.job = ? AND t.number = ?", tile.key).fetchone()
+    return tile_from(row) if row else dataclasses.replace(tile, state=State.FAILED, due_at=NEVER)
 
 
 def insert_job(db: sqlite3.Connection, job_id: str, file: Settled, order: str, at: float) -> list[Tile]:

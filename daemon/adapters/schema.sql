@@ -64,6 +64,8 @@ CREATE TABLE tile (
     width             INTEGER NOT NULL DEFAULT 0,
     height            INTEGER NOT NULL DEFAULT 0,
     likeness          TEXT NOT NULL DEFAULT '',
+    sent_width        INTEGER,
+    sent_height       INTEGER,
     PRIMARY KEY (job, number)
 ) STRICT, WITHOUT ROWID;
 

@@ -8,7 +8,7 @@ Fault (HOUSE), for the place it came from.
 import asyncio
 import contextlib
 import errno
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -24,8 +24,10 @@ STAGING_THREADS = 4
 OUTBOX_THREADS = 2
 HANG_SECONDS = 300.0  # a large result's sync may take a while on a slow share
 COPY_BYTES = 1 << 20
-# Of a job and a tile: `{job}.{number}.result`, `.kept` (what the result gets back later); these are gone after a crash.
-PASSING = (".part", ".source", ".payload")
+# Of a job and a tile: `{job}.{number}.result`, `.kept` (what the result gets back later); these are gone after a crash,
+# the last two of which are one picture's, and others may wait for the same job.
+PASSING = (".part", ".source", ".payload", ".made", ".recalled")
+REJECTED = ".rejected.png"  # of a tile: what came instead of its result, for a person to see
 
 
 def disk_threads(threads: int) -> Executor:
@@ -76,8 +78,12 @@ class Staging:
         future.cancel()  # Where it has not begun it need not: it waits behind another one that hangs.
         raise fault_from(TimeoutError(errno.ETIMEDOUT, "it does not answer"), root, gate)
 
-    async def prepare(self, wanted: set[str]) -> None:
-        """Make the staging folder; remove what no job in `wanted` will need."""
+    async def prepare(self, wanted: set[str], failed: Collection[str] = ()) -> None:
+        """Make the staging folder; remove what no job in `wanted` will need, and nobody will look at of the failed."""
+
+        def is_needed(name: str) -> bool:
+            job = name.partition(".")[0]
+            return (job in wanted and not name.endswith(PASSING)) or (job in failed and name.endswith(REJECTED))
 
         def work() -> None:
             if not self._files.is_folder(self._staging):
@@ -85,7 +91,7 @@ class Staging:
             # Also where it was there: a start before this one may have failed here, and all that is in it would go.
             self._files.sync_folder(self._staging.parent)
             for name in self._files.names(self._staging):
-                if name.partition(".")[0] not in wanted or name.endswith(PASSING):
+                if not is_needed(name):
                     self._files.unlink(self._staging / name)
 
         await self._run(Gate.STAGING, self._staging, work)
@@ -133,19 +139,23 @@ class Staging:
         """Sync an incoming file and give it its staged name."""
 
         def work() -> tuple[str, int]:
-            with self._files.open(incoming, "rb") as file:
-                self._files.sync(file)
             digest = self._files.digest_of(incoming)
-            self._files.rename(incoming, self.staged(tile))
-            self._files.sync_folder(self._staging)
+            self._name(incoming, self.staged(tile))
             return digest
 
         return await self._run(Gate.STAGING, self._staging, work)
 
-    async def reject(self, tile: Tile, incoming: Path) -> None:
-        """Set an incoming file aside, for a person to see; it goes away with the job."""
-        rejected = self.staged(tile).with_suffix(".rejected.png")
-        await self._run(Gate.STAGING, self._staging, lambda: self._files.rename(incoming, rejected))
+    def _name(self, incoming: Path, name: Path) -> None:
+        with self._files.open(incoming, "rb") as file:
+            self._files.sync(file)
+        self._files.rename(incoming, name)
+        self._files.sync_folder(self._staging)
+
+    async def reject(self, tile: Tile, incoming: Path) -> Path:
+        """Set an incoming file aside, for a person who is told where; it goes away with the job."""
+        rejected = self.staged(tile).with_suffix(REJECTED)
+        await self._run(Gate.STAGING, self._staging, lambda: self._name(incoming, rejected))
+        return rejected
 
     async def is_staged(self, tile: Tile) -> bool:
         """Whether the staged file is what was fetched."""
@@ -205,7 +215,7 @@ class Staging:
         def work() -> None:
             for tile in whole.tiles:
                 staged = self.staged(tile)
-                for path in (staged, self.keepsake(tile), staged.with_suffix(".rejected.png")):
+                for path in (staged, self.keepsake(tile), staged.with_suffix(REJECTED)):
                     with contextlib.suppress(FileNotFoundError):
                         self._files.unlink(path)
 

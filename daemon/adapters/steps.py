@@ -16,7 +16,7 @@ from daemon.adapters.records import (
     identity_of,
     insert_tiles,
     set_phases,
-    tile_of,
+    tile_now,
     tiles_of,
     traits_text,
     whole_of,
@@ -43,6 +43,7 @@ from daemon.rules.lifecycle import (
 from daemon.rules.names import KEY, asset_key
 
 QUIET_FIELDS = {"api", "asset_url", "output_url", "asset_ref", "asset_expires_at", "intent_at", "due_at", "likeness"}
+CUT_ANEW = "cut anew"  # of each tile, in the history: those of the same numbers before it were others
 # The day of a bill is the day when it was first heard of.
 BILL = (
     "INSERT INTO bill VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (prediction) DO UPDATE "
@@ -80,7 +81,7 @@ def record_all(
         _step(db, other, its_event, at)
     if not tile.is_whole:
         _stop_others(db, tile.job.id, event, at)
-        new = tile_of(db, tile.key)
+        new = tile_now(db, tile)
     set_phases(db, tile.job.id)
     return new
 
@@ -152,7 +153,7 @@ def update(db: sqlite3.Connection, old: Tile, new: Tile) -> bool:
         [*(getattr(new, column) for column in TILE_COLUMNS), *old.key, old.state, old.since],
     )
     if done.rowcount != 1 and not old.is_whole and old.state in UNPAID:
-        now = tile_of(db, old.key)
+        now = tile_now(db, old)
         assert now.state in (*STOPPED, *UNPAID), f"tile {old.key} was taken from {old.state} to {now.state} by another"
         return False
     assert done.rowcount == 1, f"tile {old.key} was no longer {old.state}"
@@ -182,7 +183,7 @@ def retry(db: sqlite3.Connection, tiles: list[Tile], file: Settled, order: str, 
     ]
     for n, old in enumerate(tiles[: len(anew)]):
         anew[n] = dataclasses.replace(anew[n], submits=old.submits, submits_granted=old.submits_granted)
-    insert_tiles(db, anew, rank(order, file.path, file.look), Retried.name)
+    insert_tiles(db, anew, rank(order, file.path, file.look), CUT_ANEW)
 
 
 def finish(db: sqlite3.Connection, job: str, at: float) -> bool:

@@ -198,4 +198,5 @@ class Detector:
 
     def is_idle(self) -> bool:
         """Whether nothing here is on its way, but for files that are waiting for a change."""
-        return self.scans > 0 and not self._handed and all(map(settling.is_stuck, self.settling.values()))
+        is_seen = self.scans > 0 and self._next_scan > 0.0
+        return is_seen and not self._handed and all(map(settling.is_stuck, self.settling.values()))

@@ -53,11 +53,12 @@ async def _put(
     tile: Tile, file: BinaryIO, storage: Storage, key: str, disk: Disk, pictures: Pictures, piece: Piece
 ) -> Uploaded:
     """Make it ready, keep what its result gets back later, and put it."""
-    await disk.ready(None, tile.job.content.bytes + tile.rect.pixels * PAYLOAD_BYTES_PER_PIXEL)
+    width, height = piece.size or (tile.rect.width, tile.rect.height)
+    await disk.ready(None, tile.job.content.bytes + width * height * PAYLOAD_BYTES_PER_PIXEL)
     async with disk.outgoing(tile, file) as (source, payload):
         # The first part keeps it for all.
         prepared = await pictures.prepare(source, piece, payload, disk.keepsake(tile) if tile.number == 0 else None)
         await disk.secure(tile)
         async with disk.reading(payload) as part:
             asset = await storage.put(key, part, prepared.bytes, CONTENT_TYPES[prepared.format])
-    return Uploaded(asset.ref, asset.url, asset.expires_at, prepared.likeness)
+    return Uploaded(asset.ref, asset.url, asset.expires_at, prepared.likeness, *(piece.size or (None, None)))

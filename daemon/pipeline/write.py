@@ -24,7 +24,7 @@ from daemon.rules.job import Picture, Tile, Whole
 from daemon.rules.lifecycle import State
 from daemon.rules.sidecar import ResultFacts
 from daemon.rules.tiles import Rect, scaled
-from daemon.rules.traits import Finish
+from daemon.rules.traits import NOT_KEPT, Finish, Traits
 
 if TYPE_CHECKING:
     from daemon.config_model import FolderConfig
@@ -34,7 +34,6 @@ CMYK_BANDS = 4
 CONVERTED = "The picture's CMYK colours were converted to sRGB."
 FACES = "The picture was cut: a face that lies in two of its parts was redrawn in each by itself."
 LARGE_ENOUGH = "The picture is as large as skip_above asks for: this is a copy of it as it is, and nothing was paid."
-NOT_KEPT = "What the picture had besides its pixels (date, place, colour profile) is not in the result."
 
 
 class Unstaged(Fault):
@@ -157,11 +156,18 @@ class Writer:
         target: Path,
     ) -> tuple[Path, list[str]]:
         """Where the outbox's file is, and what there is to say of it."""
-        finish = Finish(whole.result_size, format_, folder.quality, whole.job.traits, folder.strip_gps)
+        size = whole.result_size
+        traits = whole.job.traits or await self._traits_of(parts[0][0], size)
+        finish = Finish(size, format_, folder.quality, traits, folder.strip_gps)
         written, warnings = await self.pictures.finish(parts, kept, finish, target)
-        said = [CONVERTED] if whole.job.traits.bands == CMYK_BANDS else []
+        said = [CONVERTED] if traits.bands == CMYK_BANDS else []
         said += [FACES] if whole.job.recipe.face_enhance and len(whole.tiles) > 1 else []
         return target if written else parts[0][0], [*said, *warnings]
+
+    async def _traits_of(self, part: Path, size: tuple[int, int]) -> Traits:
+        """Where nobody looked at the source: what the service made of it stays as it is."""
+        found = await self.pictures.measure(part, size[0] * size[1])
+        return Traits(bands=found.bands, alpha=found.alpha, depth=found.depth)
 
     async def _place(
         self, picture: Picture, whole: Whole, folder: "FolderConfig", source: Path, format_: str
@@ -225,8 +231,9 @@ def _format(whole: Whole, folder: "FolderConfig") -> tuple[str, list[str]]:
     if whole.job.recipe.is_unchanged:
         return whole.job.content.format, [LARGE_ENOUGH]
     wanted = whole.job.content.format if folder.format == "source" else folder.format.upper()
-    if max(whole.result_size) > names.SIDES_MAX[wanted]:
-        return "PNG", [f"The result is a PNG: no {wanted} can be as large as it is."]
+    width, height = whole.result_size
+    if max(width, height) > names.SIDES_MAX[wanted] or (wanted == "WEBP" and width * height > names.WEBP_PIXELS_MAX):
+        return "PNG", [f"The result is a PNG: it is too large for a {wanted}."]
     return wanted, []
 
 

@@ -10,11 +10,10 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from daemon.rules.faults import NotAPicture
-from daemon.rules.job import Content, Look, Phase, Picture
+from daemon.rules.job import Content, Look, Phase, Picture, Tile
 from daemon.rules.lifecycle import State
-from daemon.rules.tiles import Rect, cut
+from daemon.rules.tiles import TILES_MAX, Rect, cut
 
-TILES_MAX = 128  # some 250 megapixels, and half a dollar; what is larger is hardly a photograph
 PIXELS_MAX = 1_000_000_000  # what is larger is not even decoded
 AS_TAKEN = "The service takes JPEG, PNG and WebP; save the picture as one of these."
 
@@ -56,12 +55,22 @@ def parts(
     """What is to be sent of a decodable picture, or why it cannot be sent. oversize: tile, shrink or fail."""
     if oversize == "tile" and content.pixels <= TILES_MAX * pixels_max:
         with contextlib.suppress(ValueError):  # No part of it would be small enough.
-            tiles = cut(content.width, content.height, pixels_max, overlap, scale)
-            if len(tiles) <= TILES_MAX:
-                return tiles
+            return cut(content.width, content.height, pixels_max, overlap, scale)
     if oversize == "shrink":
         return (content.rect,)
     return refusal(content, pixels_max) or (content.rect,)
+
+
+def outdated(tile: Tile, pixels_max: int, *, shrinks: bool) -> str:
+    """Why what was decided when its picture was admitted does not hold any more, a sentence; or "".
+
+    shrinks: whether a folder that has the picture wants it made smaller.
+    """
+    if tile.job.traits is None:
+        return "An older esrgand admitted it, and did not look at all that is in it; it is looked at again."
+    if tile.rect.pixels > pixels_max and not shrinks:
+        return "The model takes smaller pictures than when it was admitted; it is looked at again."
+    return ""
 
 
 def is_large_enough(content: Content, skip_above: Enough | None) -> bool:

@@ -11,9 +11,9 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from daemon.rules.faults import Fault
-from daemon.rules.lifecycle import MILESTONES, State
+from daemon.rules.lifecycle import MILESTONES, STOPPED, UNPAID, State
 from daemon.rules.names import shown
-from daemon.rules.recipe import Recipe
+from daemon.rules.recipe import Recipe, size_fits
 from daemon.rules.tiles import Rect
 from daemon.rules.traits import Traits
 
@@ -64,7 +64,8 @@ PLAIN = Traits()
 class Job:
     """One content under one recipe. folder, path: where it was first seen; the ledger's number, and below its inbox.
 
-    note: what its sidecars have to warn of, a line for each warning.
+    traits: None where an older esrgand admitted it, which did not look. note: what its sidecars have to warn of, a line
+    for each warning.
     """
 
     id: str
@@ -72,7 +73,7 @@ class Job:
     path: bytes
     content: Content
     recipe: Recipe
-    traits: Traits = PLAIN
+    traits: Traits | None = PLAIN
     note: str = ""
 
 
@@ -86,6 +87,7 @@ class Tile:
     own. absences: looks into the history that proved a submit in doubt absent. api: which API and account it was
     submitted to. released: a person let it pass, so no budget stops it. reason: of failed and held, a sentence.
     remedy: what helps. likeness: how the uploaded copy looks, for as long as a result is to be compared with it.
+    sent_width, sent_height: of the uploaded copy, pixels; None where it went up in its own size.
     """
 
     job: Job
@@ -117,6 +119,15 @@ class Tile:
     remedy: str = ""
     blame: str = ""
     likeness: str = ""
+    sent_width: int | None = None
+    sent_height: int | None = None
+
+    @property
+    def sent_size(self) -> tuple[int, int]:
+        """Width and height of what the service got."""
+        if self.sent_width is None or self.sent_height is None:
+            return self.rect.width, self.rect.height
+        return self.sent_width, self.sent_height
 
     @property
     def key(self) -> tuple[str, int]:
@@ -165,12 +176,20 @@ class Whole:
         return sum(tile.submits for tile in self.tiles)
 
     @property
+    def is_paid(self) -> bool:
+        """Whether there is, or may be, something of it that is paid and will not be paid again."""
+        return any(tile.state not in (*UNPAID, *STOPPED) for tile in self.tiles)
+
+    @property
     def result_size(self) -> tuple[int, int]:
-        """Width and height of what comes of it: as it came where it came in one, else as it is joined."""
+        """Width and height of what comes of it: as it came where it came in one and in its size (engines round
+        differently), else what was asked for. What was made smaller before it was sent comes too small."""
         one, content = self.tiles[0], self.job.content
+        expected = self.job.recipe.result_size(content.width, content.height)
         if len(self.tiles) == 1 and one.result_width is not None and one.result_height is not None:
-            return one.result_width, one.result_height
-        return self.job.recipe.result_size(content.width, content.height)
+            came = one.result_width, one.result_height
+            return came if size_fits(expected, came) else expected
+        return expected
 
 
 @dataclass(frozen=True, slots=True)

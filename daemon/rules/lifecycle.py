@@ -42,13 +42,15 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Uploaded(Event):
-    """The storage has it."""
+    """The storage has it. sent_width, sent_height: of what it has, where that was made smaller."""
 
     name: ClassVar[str] = "uploaded"
     asset_ref: str
     asset_url: str
     asset_expires_at: float | None
     likeness: str = ""
+    sent_width: int | None = None
+    sent_height: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,9 @@ SIDECAR_SUFFIX = b".json"
 ERROR_SUFFIX = b".error.json"
 RESULT_SUFFIXES = {"PNG": b".png", "JPEG": b".jpg", "WEBP": b".webp"}
 FORMATS = {suffix[1:]: format_ for format_, suffix in RESULT_SUFFIXES.items()}
-SIDES_MAX = {"PNG": 2**31 - 1, "JPEG": 65_535, "WEBP": 16_383}  # pixels, by the formats' own definitions
+# Pixels: by the formats' own definitions, or less where their libraries take less.
+SIDES_MAX = {"PNG": 2**31 - 1, "JPEG": 65_500, "WEBP": 16_383}
+WEBP_PIXELS_MAX = 40_000_000  # it is written from memory, with nine bytes for each
 CONTENT_TYPES = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}
 
 IGNORED_PREFIXES = (b".", b"~$")

@@ -46,8 +46,8 @@ class Recipe:
         return hashlib.sha256(f"{content_sha256}:{self.fingerprint()}".encode()).hexdigest()[:20]
 
     def result_size(self, width: int, height: int) -> tuple[int, int]:
-        """The size that the result should have, in pixels."""
-        return round(width * self.scale), round(height * self.scale)
+        """The size that the result should have, in pixels; a line that is made smaller is still a line."""
+        return max(1, round(width * self.scale)), max(1, round(height * self.scale))
 
     def result_bytes(self, width: int, height: int) -> int:
         """How much room a result may need, in bytes: an estimate on the safe side."""

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from daemon.rules.tiles import Rect
 
+NOT_KEPT = "What the picture had besides its pixels (date, place, colour profile) is not in the result."
+
 
 @dataclass(frozen=True, slots=True)
 class Traits:

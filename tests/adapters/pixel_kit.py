@@ -10,6 +10,34 @@ import pyvips
 WIDTH, HEIGHT = 26, 20
 SECRET = b"SECRET-PLACE"
 SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
+SCALE = 4
+ORIENTATIONS = range(1, 9)
+PROFILES = ("", "srgb", "p3", "adobe")
+# Of each format, the kinds of pixels that it has, and the profiles that each may have.
+KINDS: dict[str, dict[str, tuple[str, ...]]] = {
+    "JPEG": {"grey": ("", "grey"), "rgb": PROFILES, "cmyk": ("", "cmyk")},
+    "PNG": {
+        "grey": ("", "grey"),
+        "grey16": ("", "grey"),
+        "greya": ("", "grey"),
+        "rgb": PROFILES,
+        "rgb16": PROFILES,
+        "rgba": PROFILES,
+        "rgba16": ("", "p3"),
+        "palette": PROFILES,
+        "palettea": ("", "p3"),
+        "interlaced": ("", "adobe"),
+    },
+    "WEBP": {"rgb": PROFILES, "rgba": PROFILES},
+}
+MATRIX = [
+    (format_, kind, profile) for format_, kinds in KINDS.items() for kind, names in kinds.items() for profile in names
+]
+NAMES: dict[str, tuple[str, dict[str, object]]] = {
+    "palette": ("rgb", {"palette": True}),
+    "palettea": ("rgba", {"palette": True}),
+    "interlaced": ("rgb", {"interlace": True}),
+}
 
 
 def chunk(kind: bytes, body: bytes) -> bytes:
@@ -193,6 +221,46 @@ def difference(one: pyvips.Image, other: pyvips.Image) -> float:
     assert (one.width, one.height, one.bands, one.format) == (other.width, other.height, other.bands, other.format)
     value: float = (one.cast("int") - other.cast("int")).abs().max()
     return value
+
+
+def made(
+    format_: str, kind: str, orientation: int = 1, profile_: str = "", bare: bool = False, width: int = WIDTH
+) -> bytes:
+    """One of the matrix. width: of the picture as the file has it."""
+    name, options = NAMES.get(kind, (kind, {}))
+    image = picture(name, width, width * HEIGHT // WIDTH)
+    return encoded(image, format_, orientation=orientation, icc=profile(profile_), bare=bare, **options)
+
+
+def reference(data: bytes, scale: int = SCALE) -> pyvips.Image:
+    """What libvips makes of it when it holds all of it in its hands."""
+    image = pyvips.Image.new_from_buffer(data, "")
+    image = image.autorot().copy_memory()
+    if image.interpretation == "cmyk":
+        image = image.icc_transform(
+            "srgb", embedded=True, input_profile="cmyk", intent="relative", black_point_compensation=True
+        )
+    return image.resize(scale, kernel="nearest").copy_memory()
+
+
+def check(result: pyvips.Image, data: bytes, format_: str) -> None:
+    """Upright, every pixel exact, alpha too; in its own colours, with what it told of itself made true."""
+    source, wanted = pyvips.Image.new_from_buffer(data, ""), reference(data)
+    assert difference(result, wanted) == 0
+    assert result.interpretation == wanted.interpretation
+    icc = b"" if source.interpretation == "cmyk" else field(source, "icc-profile-data")
+    assert field(result, "icc-profile-data") == icc
+    assert result.get("orientation") == 1
+    assert b"MAKER-NOTE" in field(result, "exif-data")
+    assert int(result.get("exif-ifd2-PixelXDimension").split()[0]) == wanted.width
+    assert int(result.get("exif-ifd2-PixelYDimension").split()[0]) == wanted.height
+    xmp = field(result, "xmp-data")
+    assert b'tiff:Orientation="1"' in xmp
+    assert b'dc:title="KEPT"' in xmp
+    assert b'PixelXDimension="%d"' % wanted.width in xmp
+    if format_ != "WEBP":
+        [text] = [result.get(name) for name in result.get_fields() if name.endswith("Raw profile type iptc")]
+        assert IIM in bytes.fromhex("".join(text.split()[2:]))
 
 
 def enlarged(source: Path, target: Path, scale: int = 4, kernel: str = "nearest", alpha: bool = True) -> None:

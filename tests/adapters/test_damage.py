@@ -31,7 +31,7 @@ def path(tmp_path: Path) -> Path:
         )
         db.execute(
             "INSERT INTO tile VALUES (?, 0, 1, ?, 'done', 0.0, 0.0, 6, 0, 0, 1, 0, 1, NULL, NULL, NULL, NULL, 0, NULL, "
-            "NULL, NULL, NULL, NULL, NULL, NULL, 0, '', '', '', 0, 0, 1, 1, '')",
+            "NULL, NULL, NULL, NULL, NULL, NULL, 0, '', '', '', 0, 0, 1, 1, '', NULL, NULL)",
             (job, n),
         )
         db.execute(

@@ -503,6 +503,30 @@ async def test_discarding_what_is_gone_is_fine(disk: HouseDisk, outbox: Path) ->
     await disk.discard(outbox, b"nowhere/a.json")
 
 
+async def test_what_a_crash_left_beside_a_report_goes_with_it(disk: HouseDisk, outbox: Path) -> None:
+    (outbox / leftover_name(b"a.json")).write_bytes(b"half a rep")
+    await disk.discard(outbox, b"a.json")
+    assert os.listdir(outbox) == []
+
+
+async def test_what_was_on_its_way_is_tidied_up_where_nobody_writes_again(tmp_path: Path, outbox: Path) -> None:
+    """A crash while a result is written, and its picture is replaced before the next try."""
+    ours, away, others = outbox, tmp_path / "away", tmp_path / "others"
+    disk = HouseDisk(tmp_path / "staging")
+    await disk.fill(Outboxes(FILES, tmp_path / "outboxes.json", "us"), [ours, away], [])
+    others.mkdir()
+    for folder in (ours, others):
+        for name in (b"a.png", b"a.png.json", b"b.png"):
+            (folder / leftover_name(name)).write_bytes(b"half")
+        (folder / "a.png").write_bytes(b"somebody's")
+    places = [(bytes(folder), path) for folder in (ours, away, others) for path in (b"a.png", b"gone/c.png")]
+    for _ in range(2):
+        await disk.tidy([*places, (bytes(ours), b"a.png/below a file.png")])
+    assert set(os.listdir(ours)) == {"a.png", ".esrgand.json", leftover_name(b"b.png")}
+    assert len(os.listdir(others)) == 4, "it is not ours"
+    disk.close()
+
+
 # Staging
 
 
@@ -545,11 +569,11 @@ async def test_what_is_on_its_way_out_is_private_and_goes_again(disk: HouseDisk,
 
 async def test_a_start_clears_away_what_was_on_its_way(disk: HouseDisk, tmp_path: Path) -> None:
     staging = tmp_path / "staging"
-    for name in ("result", "kept", "part", "source", "payload", "1.recalled"):
+    for name in ("result", "kept", "part", "source", "payload", "1.recalled", "1.made"):
         (staging / f"job.0.{name}").write_bytes(b"x")
         (staging / f"other.0.{name}").write_bytes(b"x")
     await disk.prepare({"job"})
-    assert set(os.listdir(staging)) == {"job.0.result", "job.0.kept", "job.0.1.recalled"}
+    assert set(os.listdir(staging)) == {"job.0.result", "job.0.kept"}
 
 
 async def test_staging_itself_is_durable_before_anything_is_in_it(tmp_path: Path) -> None:
@@ -642,8 +666,12 @@ async def test_preparing_keeps_only_what_is_wanted(disk: HouseDisk, tmp_path: Pa
     staging = tmp_path / "staging"
     for name in ("wanted.0.result", "wanted.0.part", "other.0.result", "other.0.7.converted"):
         (staging / name).write_bytes(b"")
-    await disk.prepare({"wanted"})
-    assert os.listdir(staging) == ["wanted.0.result"]
+    for job in ("wanted", "failed", "other"):
+        (staging / f"{job}.0.rejected.png").write_bytes(b"")
+        (staging / f"{job}.1.source").write_bytes(b"")
+    (staging / "failed.0.kept").write_bytes(b"")
+    await disk.prepare({"wanted"}, {"failed"})
+    assert set(os.listdir(staging)) == {"wanted.0.result", "wanted.0.rejected.png", "failed.0.rejected.png"}
     assert staging.stat().st_mode & 0o777 == 0o700
 
 

@@ -417,6 +417,18 @@ async def test_a_picture_that_was_replaced_while_it_was_written_still_waits(ledg
     assert waiting.result_sha256 == (sha(b"result") if end == "delivered" else None)
 
 
+async def test_a_name_is_abandoned_when_its_picture_leaves_before_it_is_written(ledger: SqliteLedger) -> None:
+    """What a crash left there is nobody's, where the picture was replaced by one that then left."""
+    await move(ledger, (await admit(ledger))[1], State.FETCHED)
+    [(picture, _)] = await ledger.deliveries.due([1], 9, [])
+    await ledger.deliveries.claim(picture, b"/out", b"a_x2.png")
+    assert await ledger.deliveries.abandoned() == [], "it is written again"
+    _, other = await admit(ledger, settled(data=b"another picture"))
+    assert await ledger.deliveries.abandoned() == [], "so is this one, under the same name"
+    await ledger.record(other, Withdrawn("It left."), 2_000.0)
+    assert await ledger.deliveries.abandoned() == [(b"/out", b"a_x2.png")]
+
+
 async def test_a_job_that_nobody_waits_for_is_finished(ledger: SqliteLedger) -> None:
     """Its picture was replaced by another while it was fetched."""
     tile = await move(ledger, (await admit(ledger))[1], State.READY)

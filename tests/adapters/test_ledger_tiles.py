@@ -126,6 +126,47 @@ async def test_no_other_cut_where_something_is_paid(ledger: SqliteLedger) -> Non
     assert await states(ledger, whole) == [S.FETCHED, S.ADMITTED, S.ADMITTED]
 
 
+async def test_who_works_on_a_part_of_another_cut_comes_too_late(ledger: SqliteLedger) -> None:
+    """A copy in a folder that makes large pictures smaller is dropped in while a part of the first cut goes up."""
+    whole = await cut(ledger)
+    await ledger.record(whole.tiles[0], GIVEN_UP, 2_002.0)
+    await ledger.admit(file(b"copy.png", tiles=(Rect(0, 0, 10, 4),)), "oldest", True, None, 2_003.0)
+    assert [(tile.rect.width, tile.uploads) for tile in (await ledger.whole(whole.job.id)).tiles] == [(10, 1)]
+    for old in whole.tiles[:2]:
+        late = await ledger.record(old, Uploaded(f"late {old.number}", "https://x.test/", None), 2_004.0)
+        assert late.state in (S.ADMITTED, S.FAILED)
+        assert (await ledger.postpone(old, 9_999.0)).due_at != 9_999.0
+    assert (await ledger.now(whole.tiles[1])).state is S.FAILED
+    assert await states(ledger, whole) == [S.ADMITTED]
+    assert {"late 0", "late 1"} <= set(await ledger.books.unwanted_assets(9))
+
+
+async def test_a_folder_that_would_not_send_it_gets_what_another_sends(ledger: SqliteLedger) -> None:
+    """And does not take it away from that one, in the middle of its upload."""
+    whole = await cut(ledger)
+    await ledger.admit(file(b"copy.png", failure=NotAPicture("Too large."), tiles=()), "oldest", True, None, 2_002.0)
+    assert await states(ledger, whole) == [S.ADMITTED] * 3
+    assert await phases(ledger) == {b"a.png": Phase.WAITING, b"copy.png": Phase.WAITING}
+
+
+async def test_what_failed_and_cannot_be_sent_now_fails_for_that_reason(ledger: SqliteLedger) -> None:
+    whole = await cut(ledger)
+    await ledger.record(whole.tiles[0], Withdrawn("It left."), 2_002.0)
+    refused = NotAPicture("Too large.", "Make it smaller.")
+    decision = await ledger.admit(file(failure=refused, tiles=()), "oldest", True, None, 2_003.0)
+    after = await ledger.whole(whole.job.id)
+    assert (decision, after.state, after.standing.reason) == (Decision.RETRY, S.FAILED, "Too large.")
+    assert await phases(ledger) == {b"a.png": Phase.DUE}
+
+
+async def test_what_is_paid_of_it_is_not_given_up_for_that(ledger: SqliteLedger) -> None:
+    whole = await cut(ledger, S.FETCHED)
+    await ledger.record(whole.tiles[1], GIVEN_UP, 2_002.0)
+    refused = NotAPicture("Too large.", "Make it smaller.")
+    await ledger.admit(file(failure=refused, tiles=()), "oldest", True, None, 2_003.0)
+    assert await states(ledger, whole) == [S.FETCHED, S.FAILED, S.FAILED]
+
+
 # One stops the others
 
 
@@ -272,6 +313,16 @@ async def test_a_budgets_new_day_settles_no_doubt(ledger: SqliteLedger) -> None:
     after = await ledger.whole(whole.job.id)
     assert [(tile.state, tile.reason) for tile in after.tiles] == [(S.HELD, DOUBT.reason)] * 3
     assert await due(ledger, 6_000.0) == []
+
+
+@pytest.mark.parametrize(("held", "passes"), [(OVER, True), (DOUBT, False)], ids=["the budget", "a doubt"])
+async def test_a_person_lets_a_whole_picture_pass_the_budget(ledger: SqliteLedger, held: Held, passes: bool) -> None:
+    """Also the part that is in flight meanwhile, which may come back unpaid."""
+    whole = await cut(ledger, S.SUBMITTED, S.FETCHED)
+    await ledger.record(whole.tiles[2], held, 2_002.0)
+    await ledger.write(lambda db: ledger_desk.release(db, [whole.job.id], 2_003.0, 2))
+    back = await ledger.record((await ledger.whole(whole.job.id)).tiles[0], Spoiled("Memory."), 2_004.0, bill=BILL)
+    assert (back.state, back.released) == (S.ADMITTED, passes)
 
 
 async def test_a_release_grants_a_run_where_none_is_left(ledger: SqliteLedger) -> None:

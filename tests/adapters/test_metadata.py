@@ -129,6 +129,14 @@ def test_places_go_however_they_are_written(packet: bytes) -> None:
     assert b"G\0P\0S" not in found.xmp
 
 
+def test_what_points_at_a_second_part_goes_and_is_told_of() -> None:
+    """A JPEG has room for 64 KB; the rest is elsewhere in the file, and is not kept."""
+    packet = b'<x xmpNote:HasExtendedXMP="0123456789ABCDEF" dc:title="KEPT"/>'
+    found, warnings = metadata.kept(Metadata(xmp=packet), False)
+    assert found.xmp == b'<x dc:title="KEPT"/>'
+    assert warnings == ["The second part of the picture's XMP data was left out."]
+
+
 def test_many_open_elements_take_no_time() -> None:
     packet = b"<x>" + b"<a:GPSx>" * 200_000
     assert metadata.kept(Metadata(xmp=packet), True)[0].xmp == b""
@@ -176,8 +184,25 @@ def test_a_jpeg_has_no_room_for_everything(name: str) -> None:
     assert carrier.fitting(large, "PNG") == (large, [])
 
 
+def test_a_damaged_keepsake_is_none(tmp_path) -> None:
+    """Wherever the damage is: what was kept, or nothing; never something else, and never an error that stays."""
+    path, kept = tmp_path / "keepsake", keepsake.Keepsake(Metadata(b"icc" * 50, b"exif", b"", b"iptc"), b"alpha" * 9)
+    keepsake.write(path, kept)
+    data = path.read_bytes()
+    for at in range(len(data)):
+        path.write_bytes(data[:at])
+        assert keepsake.read(path) is None
+        for change in (0x01, 0xFF):
+            path.write_bytes(data[:at] + bytes([data[at] ^ change]) + data[at + 1 :])
+            found = keepsake.read(path)
+            if found is not None:
+                assert found == kept
+    path.unlink()
+    assert keepsake.read(path) is None
+
+
 def test_a_keepsake_is_read_as_it_was_written(tmp_path) -> None:
-    kept = keepsake.Keepsake(Metadata(b"icc", b"exif", b"", b"iptc"), b"alpha")
+    kept = keepsake.Keepsake(Metadata(b"icc", b"exif", b"", b"iptc"), b"alpha", ("One.", "Another."))
     keepsake.write(tmp_path / "keepsake", kept)
     assert keepsake.read(tmp_path / "keepsake") == kept
     keepsake.write(tmp_path / "keepsake", keepsake.Keepsake())

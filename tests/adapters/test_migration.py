@@ -16,7 +16,6 @@ from daemon.rules.job import Bill, Look, Tile
 from daemon.rules.lifecycle import Event, Released, Retried, State
 from daemon.rules.sidecar import ResultFacts
 from daemon.rules.tiles import Rect
-from daemon.rules.traits import Traits
 
 OLD = Path(__file__).with_name("ledger_1.sql").read_text()  # one job in every state, each of 3 x 2 pixels
 TABLES = ("folder", "job", "tile", "picture", "bill", "asset", "history", "meta")
@@ -64,7 +63,7 @@ async def test_each_job_is_one_tile_that_is_all_of_it(ledger: SqliteLedger, stat
     [job] = await ledger.jobs_in(state)
     [tile] = (await ledger.whole(job)).tiles
     assert (tile.rect, tile.is_whole, tile.state) == (Rect(0, 0, 3, 2), True, state)
-    assert (tile.job.traits, tile.job.note, tile.likeness) == (Traits(), "", "")
+    assert (tile.job.traits, tile.job.note, tile.likeness) == (None, "", "")
     assert tile.job.path == f"{state}.png".encode()
 
 

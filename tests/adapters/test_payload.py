@@ -2,6 +2,7 @@
 
 import io
 import tempfile
+import zlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -84,6 +85,69 @@ async def test_a_palette_counts_as_colour(pictures: VipsPictures, tmp_path: Path
     data = kit.encoded(kit.picture(kind), "PNG", bare=True, palette=True)
     assert data[25] == 3
     assert (await read(pictures, tmp_path, data)).traits == Traits(1, 3, kind == "rgba", 8, "")
+
+
+def chrm(*values: float) -> bytes:
+    return kit.chunk(b"cHRM", b"".join(round(value * 100_000).to_bytes(4, "big") for value in values))
+
+
+def gama(value: int) -> bytes:
+    return kit.chunk(b"gAMA", value.to_bytes(4, "big"))
+
+
+AS_SRGB = (0.3127, 0.329, 0.64, 0.33, 0.3, 0.6, 0.15, 0.06)
+AS_P3 = (0.3127, 0.329, 0.68, 0.32, 0.265, 0.69, 0.15, 0.06)
+AS_ADOBE = (0.3127, 0.329, 0.64, 0.33, 0.21, 0.71, 0.15, 0.06)
+
+
+@pytest.mark.parametrize(
+    ("told", "seen"),
+    [
+        (gama(45455), ""),
+        (gama(45455) + chrm(*AS_SRGB), ""),
+        (chrm(*AS_SRGB), ""),
+        (kit.chunk(b"sRGB", b"\0") + gama(100_000), ""),
+        (gama(0), ""),
+        (gama(4_000_000_000), ""),
+        (chrm(0.3, 0, 0, 0, 0, 0, 0, 0), ""),
+        (chrm(*[0.3] * 8), ""),
+        (kit.chunk(b"gAMA", b""), ""),
+        (gama(100_000), "other"),
+        (gama(55_556), "other"),
+        (chrm(*AS_P3), "other"),
+        (gama(45_455) + chrm(*AS_ADOBE), "other"),
+    ],
+)
+async def test_what_a_png_tells_of_its_colours_counts_as_a_profile(
+    pictures: VipsPictures, tmp_path: Path, told: bytes, seen: str
+) -> None:
+    """An older way to say the same; browsers go by it."""
+    for kind in ("rgb", "rgba16", "grey"):
+        data = kit.encoded(kit.picture(kind), "PNG", bare=True)
+        reading = await read(pictures, tmp_path, data[:33] + told + data[33:])
+        colour = kind != "grey" or told in (gama(100_000), gama(55_556))
+        assert (reading.sign, reading.traits.profile) == (None, seen if colour else "")
+        await prepare(pictures, tmp_path, data[:33] + told + data[33:])
+        kept = keepsake.read(tmp_path / "keepsake")
+        assert kept is not None
+        assert bool(kept.metadata.icc) == (reading.traits.profile == "other")
+
+
+@pytest.mark.parametrize(
+    ("told", "profile"), [(gama(45_470) + chrm(*AS_ADOBE), "adobe"), (gama(55_556), "grey"), (chrm(*AS_P3), "p3")]
+)
+async def test_the_profile_of_what_a_png_tells_is_right(
+    pictures: VipsPictures, tmp_path: Path, told: bytes, profile: str
+) -> None:
+    """Converted to sRGB, colours are those that the profile of that name makes of them."""
+    kind = "grey" if profile == "grey" else "rgb"
+    image = kit.picture(kind)
+    data = kit.encoded(image, "PNG", bare=True)
+    piece = Piece(WHOLE, colour="srgb")
+    _, payload = await prepare(pictures, tmp_path, data[:33] + told + data[33:], piece)
+    _, wanted = await prepare(pictures, tmp_path, kit.encoded(image, "PNG", icc=kit.profile(profile), bare=True), piece)
+    # sRGB's curve is not quite the power that gAMA has in its place.
+    assert kit.difference(pixels_of(payload), pixels_of(wanted)) <= (10 if profile == "p3" else 2)
 
 
 @EVERY
@@ -316,6 +380,22 @@ async def test_a_keepsake_is_the_same_for_the_same_source(pictures: VipsPictures
         await prepare(pictures, tmp_path, data, Piece(WHOLE, keep_alpha=True))
         kept.append((tmp_path / "keepsake").read_bytes())
     assert kept[0] == kept[1]
+
+
+@pytest.mark.parametrize(("name", "order"), [(b"exif", "<"), (b"exif", ">"), (b"APP1", "<")])
+async def test_exif_in_a_text_of_a_png_is_kept(pictures: VipsPictures, tmp_path: Path, name: bytes, order: str) -> None:
+    """As ImageMagick wrote it for years; and it does not turn the picture, as it turns it nowhere else."""
+    block = b"Exif\0\0" + kit.exif(6, order)
+    text = b"\n%b\n%8d\n%b\n" % (name, len(block), block.hex().encode())
+    data = kit.encoded(kit.picture("rgb"), "PNG", bare=True)
+    data = data[:33] + kit.chunk(b"zTXt", b"Raw profile type " + name + b"\0\0" + zlib.compress(text)) + data[33:]
+    assert (await read(pictures, tmp_path, data)).traits.orientation == 1
+    _, payload = await prepare(pictures, tmp_path, data)
+    assert b"Raw" not in payload
+    kept = keepsake.read(tmp_path / "keepsake")
+    assert kept is not None
+    assert b"MAKER-NOTE" in kept.metadata.exif
+    assert kit.SECRET + b"-THUMB" not in kept.metadata.exif
 
 
 async def test_without_a_keepsake(pictures: VipsPictures, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from bench.figure import Figure
 
 import daemon
 
-MODULES = ("occupancy", "minute", "cost", "latency", "scan", "memory", "network")
+MODULES = ("occupancy", "minute", "cost", "latency", "scan", "memory", "large", "network")
 Measure = Callable[[bool, Path], list[Figure]]
 ANSWERS = {True: "yes", False: "NO", None: "-"}
 

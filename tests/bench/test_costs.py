@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from bench import cost, latency, memory, scan
+from bench import cost, large, latency, memory, scan
 from bench.figure import Figure
 from e2e.world import STARTED
 
@@ -59,6 +59,14 @@ def test_memory_is_taken_when_all_is_admitted(tmp_path: Path) -> None:
     assert [count for count, _ in figures[0].detail["peak_mib_by_admitted"]][-1] == memory.PICTURES_SHORT
     assert figures[0].value >= figures[0].detail["at_start_mib"]
     assert not (tmp_path / "large.png").exists()
+
+
+def test_a_large_picture_comes_back_in_one_piece(tmp_path: Path) -> None:
+    """And upright, which is asserted where it is measured."""
+    figure = large.journey("sideways JPEG", True, tmp_path / "large")
+    check([figure], 1)
+    assert figure.detail["tiles"] == 20
+    assert figure.value >= figure.detail["peak_before_joining_mib"] >= figure.detail["at_start_mib"]
 
 
 @pytest.mark.parametrize(("percentile", "value"), [(50, 2.0), (75, 3.0), (76, 4.0), (99, 4.0), (100, 4.0)])

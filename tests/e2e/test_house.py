@@ -188,7 +188,7 @@ def mode(path: Path) -> int:
 @pytest.mark.parametrize("umask", [0o022, 0o077])
 def test_what_it_writes_is_for_itself_alone_but_for_results(tmp_path: Path, server: Server, umask: int) -> None:
     """Whatever the umask says; results, sidecars and reports are as it says."""
-    path = set_up(tmp_path, server)
+    path = set_up(tmp_path, server, extra='oversize = "fail"')
     (tmp_path / "in" / "trip").mkdir()
     drop(tmp_path, 1, place="in/trip")
     (tmp_path / "in" / "large.png").write_bytes(encoded(1, ".png", 1500, 1500))

@@ -51,6 +51,7 @@ quiet_seconds = 0.3
 scan_seconds = 1
 after = "delete"
 format = "jpeg"
+overlap = 8
 """
 TREES = ("in", "in2", "in3", "out", "out2", "out3", "archive", "failed")
 ENDS = {
@@ -59,14 +60,16 @@ ENDS = {
     *("in2/b.png", "out2/b_x4.png", "out2/b_x4.png.json"),
     *("in2/larger.png", "out2/larger.png.error.json"),
     *("out3/c_x4.jpg", "out3/c_x4.jpg.json"),
+    *("out3/cut_x4.jpg", "out3/cut_x4.jpg.json"),
 }
 # What must be there before a source may go.
 SIGNS = {
     "in/trip/a.png": "out/trip/a_x4.png.json",
     "in3/c.jpg": "out3/c_x4.jpg.json",
+    "in3/cut.png": "out3/cut_x4.jpg.json",
     "in/large.png": "failed/large.png.error.json",
 }
-CONTENTS = 2  # that are paid for
+RUNS = 4  # that are paid for: two contents in one piece, and one in two tiles
 PAIRS = 6
 # Each of these must be among the steps, or the matrix has a hole. A name may have gaps.
 STEPS = [
@@ -74,7 +77,8 @@ STEPS = [
     *("commit: *admit", "commit: *claim", "commit: *delivered", "commit: *reported", "commit: *forget_asset"),
     *("*_migrate: executescript", "*VendorStorage.check > *.put", "*_put > *.put", "*Sweep._delete > *.delete"),
     *("*HostedPredictor.create", "*HostedPredictor.download"),
-    *("*.keep > *: fsync", "*.keep > *: rename", "*.remove > *: unlink"),
+    *("*.keep > *: fsync", "*.keep > *: rename", "*.remove > *: unlink", "*.clear > *: unlink"),
+    *("*.secure > *: fsync", "*.outgoing > *: unlink"),
     *("*.place > *: mkdir", "*.place > *: fsync", "*.place > *: link", "*.place > *: unlink"),
     *("*.note > *: fsync", "*.note > *: rename"),
     *("*._move_open > *: mkdir", "*._move_open > *: fsync", "*._move_open > *: link", "*._move_open > *: unlink"),
@@ -106,13 +110,14 @@ TWICE = [
 
 @cache
 def pictures() -> dict[str, bytes]:
-    """Two good contents, one of them twice; and two pictures that fail, since they are too large."""
+    """Three good contents, one of them twice and one in two tiles; and two that fail, since they are too large."""
     return {
         "in/trip/a.png": encoded(1, ".png"),
         "in/large.png": encoded(2, ".png", 200, 100),
         "in2/b.png": encoded(1, ".png"),
         "in2/larger.png": encoded(3, ".png", 220, 100),
         "in3/c.jpg": encoded(4, ".jpg"),
+        "in3/cut.png": encoded(5, ".png", 120, 100),
     }
 
 
@@ -267,21 +272,33 @@ class House:
             sidecar.pop(ours, None)
         if "prediction" in sidecar:
             assert sidecar["prediction"].pop("api") == self.service.server.base_url
-            for ours in ("id", "submits", "predict_seconds", "cost_usd", "reused"):
-                assert sidecar["prediction"].pop(ours) is not None
+            assert sidecar["prediction"].pop("reused") is not None
+            for each in (sidecar["prediction"], *runs_of(sidecar["prediction"])):
+                for ours in ("submits", "predict_seconds", "cost_usd"):
+                    assert each.pop(ours, "gone") is not None
+            for each in runs_of(sidecar["prediction"]):
+                assert each.pop("id")
         return sidecar
 
     def check_bill(self) -> None:
-        """Each content was paid for once, and that is what sidecars and ledger say."""
+        """Each content, and each tile of one that is cut, was paid for once; and sidecars and ledger say so."""
         bill = self.service.bill()
-        assert len(bill) == CONTENTS, "one prediction for each content"
+        assert len(bill) == RUNS, "one prediction for each"
         with closing(sqlite3.connect(self.folder / "state" / "ledger.db")) as ledger:
             assert dict(ledger.execute("SELECT prediction, cost_usd FROM bill")) == bill
         told = [json.loads(path.read_bytes())["prediction"] for path in self.folder.glob("out*/**/*_x4.*.json")]
-        assert {each["id"]: each["cost_usd"] for each in told} == {id_: round(cost, 9) for id_, cost in bill.items()}
-        assert sorted(each["id"] for each in told if not each["reused"]) == sorted(bill), "each was new once"
+        runs = [run for each in told for run in runs_of(each)]
+        assert {run["id"]: run["cost_usd"] for run in runs} == {id_: round(cost, 9) for id_, cost in bill.items()}
+        new = [run["id"] for each in told if not each["reused"] for run in runs_of(each)]
+        assert sorted(new) == sorted(bill), "each was new once"
         uploads = self.service.uploads() if self.bucket is None else self.bucket.uploads(self.folder.name)
         assert uploads <= self.orphans_max, "what was uploaded is deleted"
+
+
+def runs_of(prediction: dict[str, Any]) -> list[dict[str, Any]]:
+    """What a sidecar says of each paid run."""
+    runs: list[dict[str, Any]] = prediction.get("tiles", [prediction])
+    return runs
 
 
 def step_of(point: str) -> str:

@@ -323,7 +323,7 @@ def test_an_outbox_that_was_marked_before_its_disk_was_mounted(build: Build, ser
 
 
 def test_a_staging_that_is_full_while_the_ledger_has_room(build: Build, server: Server) -> None:
-    """What is paid for waits with the service, and nothing more is paid for."""
+    """What is paid for waits with the service, and nothing more is paid for, or made ready for its upload."""
     house = build("all")
     house.plug("staging", house.staging(), "24m")
     daemon = house.start()
@@ -332,9 +332,9 @@ def test_a_staging_that_is_full_while_the_ledger_has_room(build: Build, server: 
     filler = house.space.fill(house.staging())
     assert "No space left" in house.closed("staging")
     house.drop("all", 3)
-    daemon.expect_event("uploaded", 6)
+    daemon.expect_event("admitted", 6)
     assert any("staging" in problem for problem in house.problems())
-    assert house.counts() == {"ready": 3, "uploaded": 3}
+    assert house.counts() == {"ready": 3, "admitted": 3}
     assert len(server.predictions()) == 3
     filler.unlink()
     house.finish("staging")
@@ -347,8 +347,8 @@ def test_a_state_directory_that_runs_full_costs_nothing(build: Build, server: Se
     filler = house.space.fill(house.folder / "state", left=6 << 20)
     daemon = house.start()
     house.drop("all", 10)
-    daemon.expect_event("uploaded", 10)
-    assert "MiB of room" in house.closed("room")
+    daemon.expect_event("admitted", 10)
+    assert "MiB of room" in house.closed("staging")
     assert len(house.problems()) == 1
     assert server.predictions() == []
     filler.unlink()

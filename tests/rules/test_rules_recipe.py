@@ -63,6 +63,7 @@ def test_a_result_of_whatever_rounding_fits(width: int, height: int, scale: floa
 def test_result_size_in_numbers() -> None:
     assert Recipe(scale=4).result_size(30, 20) == (120, 80)
     assert Recipe(scale=2.5).result_size(3, 5) == (8, 12), "7.5 and 12.5, half to even"
+    assert Recipe(scale=0.5).result_size(1, 9000) == (1, 4500), "there is no picture without a column"
 
 
 @pytest.mark.parametrize("scale", [0.05, 0.3, 0.5, 1.0, 1.5, 2.5, 3.3, 4.0, 9.9])

@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
+import pyvips
 import structlog
 from fakes.clock import FakeClock
 from fakes.facts import bring, settled
@@ -71,6 +72,24 @@ class SmallFiles(Files):
         return self.rooms[name] + (SPARE_BYTES if name == "staging" else 0)
 
 
+def encoded(width: int, height: int, suffix: str = ".png") -> bytes:
+    """A whole picture of that size."""
+    data: bytes = (pyvips.Image.black(width, height) + 90).cast("uchar").write_to_buffer(suffix)
+    return data
+
+
+class Host(FakePredictor):
+    """What stands behind every link."""
+
+    def __init__(self, body: bytes) -> None:
+        super().__init__()
+        self.body = body
+
+    async def download(self, url: str, sink: BinaryIO, bytes_max: int) -> int:
+        sink.write(self.body)
+        return len(self.body)
+
+
 @dataclass
 class House:
     """Everything on one disk; what settles lands in `handed`."""
@@ -130,7 +149,7 @@ class House:
     async def uploaded(self, number: int = 0) -> Tile:
         """A picture of its own, really uploaded."""
         tile = await self.admit(f"{number}.png", b"picture %d" % number)
-        await self.dispatcher._upload(tile)
+        await self.dispatcher.loading.load(tile)
         return await self.ledger.tile(tile.key)
 
     def change(self, **parts: Any) -> None:
@@ -179,7 +198,7 @@ async def house(
         await ledger.open()
         disk = HouseDisk(config.state_dir / "staging", files)
         stack.callback(disk.close)
-        await disk.prepare(await ledger.jobs_in(*STAGED))
+        await disk.prepare(await ledger.jobs_in(*STAGED), await ledger.jobs_failed())
         pictures = pictures or AnyPictures()
         stack.callback(pictures.close)
         storage, predictor = FakeStorage(clock), FakePredictor()

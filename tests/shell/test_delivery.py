@@ -16,10 +16,13 @@ from fakes.facts import BILL, sha
 from shell_kit import House, house
 
 import daemon
+from daemon.config_model import FolderConfig
 from daemon.delivery import RESULT_LIFE_SECONDS
+from daemon.pipeline import write
 from daemon.ports import mark
-from daemon.rules.job import Tile
+from daemon.rules.job import Tile, Whole
 from daemon.rules.lifecycle import NEVER, Failed, State
+from daemon.rules.recipe import Recipe
 
 SCHEMA = json.loads((Path(daemon.__file__).parent / "sidecar.schema.json").read_text())
 RESULT = b"the result"
@@ -129,6 +132,28 @@ async def test_another_format(tmp_path: Path, clock: FakeClock, format_: str, su
         assert facts["result"]["sha256"] == sha(placed.read_bytes())
         assert facts["result"]["format"] == {".jpg": "JPEG", ".webp": "WEBP", ".png": "PNG"}[suffix]
         assert lies_in(at_work.config.state_dir / "staging") == set()
+
+
+@pytest.mark.parametrize(
+    ("format_", "width", "height", "becomes"),
+    [
+        ("webp", 4000, 10_000, "WEBP"),
+        ("webp", 4001, 10_000, "PNG"),
+        ("webp", 16_384, 1, "PNG"),
+        ("jpeg", 65_500, 900, "JPEG"),
+        ("jpeg", 65_501, 1, "PNG"),
+        ("png", 70_000, 70_000, "PNG"),
+    ],
+)
+async def test_what_is_too_large_for_a_format_stays_a_png(
+    at_work: House, format_: str, width: int, height: int, becomes: str
+) -> None:
+    tile = await at_work.admit()
+    job = dataclasses.replace(tile.job, content=dataclasses.replace(tile.job.content, width=width, height=height))
+    job = dataclasses.replace(job, recipe=Recipe(scale=1.0))
+    whole = Whole((dataclasses.replace(tile, job=job, result_width=width, result_height=height),))
+    found, warnings = write._format(whole, FolderConfig.model_construct(format=format_))
+    assert (found, len(warnings)) == (becomes, becomes != format_.upper())
 
 
 # The order

@@ -40,7 +40,7 @@ async def test_a_create_in_doubt_is_not_repeated_before_it_is_proved_absent_twic
     assert (await at_work.history(tile)).count("missed") == 1
     assert len(at_work.predictor.searched) >= 3, "it was also looked for during the grace: it may well be there"
     old = at_work.predictor.urls[0]
-    await at_work.dispatcher._upload(tile)
+    await at_work.dispatcher.loading.load(tile)
     tile = await fly(at_work, await at_work.now(tile))
     assert (tile.state, tile.submits) == (State.READY, 2)
     assert at_work.predictor.urls[1].partition("?")[0] != old.partition("?")[0]

@@ -1,43 +1,29 @@
 """Fetch: only the whole result, of the size that was asked for, gets into staging."""
 
-from typing import BinaryIO
+import dataclasses
+from pathlib import Path
 
 import pytest
-import pyvips
-from fakes.predictor import FakePredictor
-from shell_kit import House
+from fakes.clock import FakeClock
+from fakes.pictures import AnyPictures
+from shell_kit import Host, House, encoded, house
 
+from daemon.adapters import ledger_desk
 from daemon.pipeline.fetch import fetch
-from daemon.rules.faults import NotAPicture
+from daemon.rules.faults import NotAPicture, Unlike
 from daemon.rules.job import Tile
 from daemon.rules.lifecycle import State
-
-
-def encoded(width: int, height: int, suffix: str = ".png") -> bytes:
-    data: bytes = (pyvips.Image.black(width, height) + 90).cast("uchar").write_to_buffer(suffix)
-    return data
-
+from daemon.rules.reactions import UNLIKE_MAX
+from daemon.rules.traits import Measured
 
 RIGHT = encoded(6, 4)  # The pictures of these tests have 3 x 2 pixels, and are doubled.
-
-
-class Host(FakePredictor):
-    """What stands behind every link."""
-
-    def __init__(self, body: bytes) -> None:
-        super().__init__()
-        self.body = body
-
-    async def download(self, url: str, sink: BinaryIO, bytes_max: int) -> int:
-        sink.write(self.body)
-        return len(self.body)
 
 
 async def fetched(house: House, body: bytes) -> Tile:
     """What becomes of a picture with this result."""
     tile = await house.bring(await house.admit(), State.READY)
     world = house.dispatcher.world
-    event = await fetch(tile, Host(body), house.disk, world.pictures, 10**9)
+    event = await fetch(tile, Host(body), house.disk, world.pictures)
     return await house.dispatcher.record(tile, event)
 
 
@@ -72,3 +58,52 @@ async def test_any_other_is_not(at_work: House, body: bytes) -> None:
 async def test_a_pixel_more_or_less_is_rounding(at_work: House, size: tuple[int, int]) -> None:
     tile = await fetched(at_work, encoded(*size))
     assert (tile.state, tile.result_width, tile.result_height) == (State.FETCHED, *size)
+
+
+class Doubter(AnyPictures):
+    """Every result looks like another picture."""
+
+    async def measure(self, path: Path, pixels_max: int, likeness: str = "") -> Measured:
+        raise Unlike("It is another picture.")
+
+
+async def rejected(house: House) -> tuple[Tile, Path]:
+    """One that failed since all that came was another picture; and where that lies."""
+    house.dispatcher.world = dataclasses.replace(house.dispatcher.world, predictor=Host(RIGHT))
+    tile = await house.bring(await house.admit(), State.READY)
+    for _ in range(UNLIKE_MAX):
+        await house.dispatcher._fetch(await house.now(tile))
+    return await house.now(tile), house.disk.staged(tile).with_suffix(".rejected.png")
+
+
+async def test_another_picture_is_kept_for_a_person_who_is_told_where(tmp_path: Path, clock: FakeClock) -> None:
+    async with house(tmp_path, clock, pictures=Doubter()) as at_work:
+        tile, place = await rejected(at_work)
+        assert (tile.state, tile.reason) == (State.FAILED, "It is another picture.")
+        assert str(place) in tile.remedy
+    async with house(tmp_path, clock) as at_work:
+        assert place.read_bytes() == RIGHT, "also after a restart"
+
+
+async def test_it_goes_with_a_retry_that_succeeds(tmp_path: Path, clock: FakeClock) -> None:
+    async with house(tmp_path, clock, pictures=Doubter()) as at_work:
+        tile, place = await rejected(at_work)
+    async with house(tmp_path, clock) as at_work:
+        await at_work.ledger.write(lambda db: ledger_desk.retry(db, [tile.job.id], clock.wall()))
+        tile = await at_work.bring(await at_work.admit(), State.READY)
+        assert place.exists()
+        tile = await at_work.dispatcher.record(
+            tile, await fetch(tile, Host(RIGHT), at_work.disk, at_work.dispatcher.world.pictures)
+        )
+        [(picture, whole)] = await at_work.dispatcher.delivery.find(at_work.folders[0].id, 9, set())
+        await at_work.dispatcher.delivery.write(picture, whole)
+        assert (await at_work.now(tile)).state is State.DONE
+        assert list(place.parent.iterdir()) == []
+
+
+async def test_it_goes_when_its_picture_is_another_one(tmp_path: Path, clock: FakeClock) -> None:
+    async with house(tmp_path, clock, pictures=Doubter()) as at_work:
+        _, place = await rejected(at_work)
+        await at_work.admit(data=b"another picture")
+    async with house(tmp_path, clock) as at_work:
+        assert not place.exists()

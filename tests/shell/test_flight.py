@@ -157,7 +157,7 @@ async def test_a_passing_failure_is_paid_and_tried_once_more(at_work: House) -> 
     tile = await fly(at_work, await at_work.uploaded())
     assert (tile.state, tile.submits) == (State.ADMITTED, 1)
     assert (await at_work.ledger.books.bill(tile.job.id)).cost_usd == 0.001
-    await at_work.dispatcher._upload(tile)
+    await at_work.dispatcher.loading.load(tile)
     at_work.predictor.answers.append(Spoiled("CUDA out of memory", passing=True, cost_usd=0.001))
     tile = await fly(at_work, await at_work.now(tile))
     assert tile.state is State.FAILED, "two paid runs are all there are"
@@ -284,7 +284,7 @@ async def test_an_object_that_went_while_it_waited_is_uploaded_again(at_work: Ho
     clock.advance(DAY / 2)
     tile = await fly(at_work, tile)
     assert (tile.state, tile.submits, at_work.predictor.urls) == (State.ADMITTED, 0, [])
-    await at_work.dispatcher._upload(tile)
+    await at_work.dispatcher.loading.load(tile)
     assert (await fly(at_work, await at_work.now(tile))).state is State.READY
 
 
@@ -316,7 +316,7 @@ async def test_what_is_uploaded_is_what_was_admitted(at_work: House) -> None:
     with file.open("r+b") as opened:
         opened.write(b"A")
     os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
-    await at_work.dispatcher._upload(tile)
+    await at_work.dispatcher.loading.load(tile)
     tile = await at_work.now(tile)
     assert (tile.state, at_work.storage.puts) == (State.FAILED, [])
     assert (await at_work.history(tile))[-1] == "withdrawn"
@@ -406,7 +406,7 @@ async def test_the_budget_holds_and_the_new_day_lets_go(tmp_path: Path, clock: F
         clock.advance(tiles[2].due_at - clock.wall())
         await at_work.dispatcher._release(tiles[2])
         tile = await at_work.now(tiles[2])
-        await at_work.dispatcher._upload(tile)
+        await at_work.dispatcher.loading.load(tile)
         assert (await fly(at_work, await at_work.now(tile))).state is State.READY
 
 
@@ -461,7 +461,7 @@ async def test_with_a_budget_the_first_one_shows_the_price(tmp_path: Path, clock
 async def test_what_is_over_the_budget_is_not_even_uploaded(tmp_path: Path, clock: FakeClock) -> None:
     async with house(tmp_path, clock, budget={"usd_per_day_max": 0.0001}) as at_work:
         tile = await at_work.admit()
-        await at_work.dispatcher._upload(tile)
+        await at_work.dispatcher.loading.load(tile)
         tile = await at_work.now(tile)
         assert (tile.state, at_work.storage.puts) == (State.HELD, [])
         assert clock.wall() < tile.due_at <= clock.wall() + DAY
@@ -471,7 +471,7 @@ async def test_another_budget_is_taken_up_at_once(tmp_path: Path, clock: FakeClo
     """What the old one holds until tomorrow is looked at again; the same one leaves it alone."""
     small, large = {"usd_per_day_max": 0.0001}, {"usd_per_day_max": 1}
     async with house(tmp_path, clock, budget=small) as at_work:
-        await at_work.dispatcher._upload(await at_work.admit())
+        await at_work.dispatcher.loading.load(await at_work.admit())
     for budget, due in ((small, 0), (large, 1)):
         async with house(tmp_path, clock, budget=budget) as again:
             assert len(await again.ledger.due([State.HELD], [1], clock.wall(), 9, [])) == due
@@ -498,7 +498,7 @@ async def test_what_a_person_released_passes_the_budget(tmp_path: Path, clock: F
     async with house(tmp_path, clock, budget={"usd_per_day_max": 0.0001}) as at_work:
         tile = await at_work.admit()
         await at_work.ledger.write(lambda db: db.execute("UPDATE tile SET released = 1"))
-        await at_work.dispatcher._upload(await at_work.now(tile))
+        await at_work.dispatcher.loading.load(await at_work.now(tile))
         assert (await fly(at_work, await at_work.now(tile))).state is State.READY
 
 

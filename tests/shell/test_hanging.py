@@ -75,7 +75,7 @@ async def test_an_upload_that_hangs_gives_its_worker_back(
         tile = await at_work.admit()
         inbox = hang(at_work, back)
         inbox.hang_seconds = 0.05
-        await at_work.dispatcher._upload(tile)
+        await at_work.dispatcher.loading.load(tile)
         assert (await at_work.now(tile)).state is State.ADMITTED
         assert "does not answer" in at_work.told("postponed")[0]["reason"]
         back.set()
@@ -87,7 +87,7 @@ async def test_what_lies_in_a_folder_that_is_away_takes_no_slot(tmp_path: Path, 
     async with house(tmp_path, clock, folders=2) as at_work:
         await at_work.uploaded()
         other = await at_work.admit("b.png", b"another", folder=1)
-        await at_work.dispatcher._upload(other)
+        await at_work.dispatcher.loading.load(other)
         at_work.folders[0].config.inbox.joinpath("0.png").unlink()
         at_work.folders[0].config.inbox.rmdir()
         await at_work.folders[0].detector.step()
@@ -126,7 +126,7 @@ async def test_with_an_outbox_that_hangs_the_other_folders_go_on(
         flight = at_work.dispatcher.flight
         hanging = [await at_work.uploaded(number) for number in range(3)]
         other = await at_work.admit("b.png", b"another", folder=1)
-        await at_work.dispatcher._upload(other)
+        await at_work.dispatcher.loading.load(other)
         files.hangs = True
         stuck = [asyncio.create_task(flight.fly(tile)) for tile in hanging]
         await asyncio.to_thread(files.met.wait, 20)

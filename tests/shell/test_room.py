@@ -167,12 +167,12 @@ async def test_a_full_outbox_holds_up_no_other_folder(tmp_path: Path, clock: Fak
         tiles = []
         for folder in range(2):
             tile = await at_work.admit("a.png", b"%d" % folder, folder=folder)
-            await at_work.dispatcher._upload(tile)
+            await at_work.dispatcher.loading.load(tile)
             tiles.append(await at_work.now(tile))
         assert [tile.state for tile in await fly_all(at_work, tiles)] == [State.UPLOADED, State.READY]
         assert [closed.name for closed in at_work.gates.closed()] == ["room:1"]
         more = await at_work.admit("b.png", b"2", folder=1)
-        await at_work.dispatcher._upload(more)
+        await at_work.dispatcher.loading.load(more)
         found = await at_work.dispatcher.lanes["flight"].find(9, set())
         assert [tile.key for tile in found] == [more.key]
 
@@ -186,7 +186,7 @@ async def test_those_of_another_outbox_that_stand_ready_need_no_room_in_this_one
         ready = await at_work.uploaded()
         at_work.dispatcher.departure.expected[ready.key] = ready
         tile = await at_work.admit("a.png", b"small", folder=1)
-        await at_work.dispatcher._upload(tile)
+        await at_work.dispatcher.loading.load(tile)
         assert (await fly(at_work, await at_work.now(tile))).state is State.READY
         assert at_work.gates.closed() == []
 

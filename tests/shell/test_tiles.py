@@ -12,19 +12,22 @@ from typing import Any
 
 import jsonschema
 import pytest
+import pyvips
 from fakes.clock import FakeClock
 from fakes.facts import BILL, settled, sha
 from fakes.pictures import FakePictures
 from fakes.predictor import refused
-from shell_kit import House, SmallFiles, fly, house, wait_for_gates
+from shell_kit import Host, House, SmallFiles, encoded, fly, house, wait_for_gates
 
 import daemon
+from daemon.pipeline.fetch import fetch
 from daemon.pipeline.write import NOT_KEPT
-from daemon.rules.faults import Fault, Gate
+from daemon.ports import mark
+from daemon.rules.faults import Fault, Gate, NotAPicture
 from daemon.rules.job import Tile, Whole
 from daemon.rules.lifecycle import NEVER, Failed, Held, State
 from daemon.rules.tiles import Rect
-from daemon.rules.traits import Finish, Piece
+from daemon.rules.traits import Finish, Piece, Traits
 
 SCHEMA = json.loads((Path(daemon.__file__).parent / "sidecar.schema.json").read_text())
 RECTS = (Rect(0, 0, 4, 4), Rect(3, 0, 4, 4), Rect(6, 0, 4, 4))
@@ -211,20 +214,20 @@ async def test_a_report_speaks_of_the_part_that_failed(shop: Cuttery) -> None:
 
 async def test_a_part_is_cut_in_staging_and_uploaded(shop: Cuttery) -> None:
     whole = await shop.admit()
-    await shop.house.dispatcher._upload(whole.tiles[1])
+    await shop.house.dispatcher.loading.load(whole.tiles[1])
     tile = await shop.house.now(whole.tiles[1])
     assert (tile.state, tile.likeness) == (State.UPLOADED, "grey")
     assert list(shop.house.storage.objects.values()) == [b"3,0 of " + DATA]
     assert shop.staging == set(), "the first keeps for all"
     for other in (whole.tiles[0], whole.tiles[2]):
-        await shop.house.dispatcher._upload(other)
+        await shop.house.dispatcher.loading.load(other)
     assert len(set(shop.house.storage.puts)) == 3, "each has an object of its own"
 
 
 async def test_what_is_kept_is_there_when_they_are_joined(shop: Cuttery) -> None:
     whole = await shop.admit()
     for tile in whole.tiles:
-        await shop.house.dispatcher._upload(tile)
+        await shop.house.dispatcher.loading.load(tile)
     for tile in (await shop.now(whole.job.id)).tiles:
         await shop.stage(await shop.house.bring(tile, State.READY))
     await shop.house.disk.prepare(await shop.house.ledger.jobs_in(State.FETCHED))
@@ -242,14 +245,14 @@ async def test_where_nothing_can_be_cut_uploads_wait(tmp_path: Path, clock: Fake
             files.rooms["staging"] = len(DATA)
         else:
             files.broken["staging"] = OSError(error, os.strerror(error))
-        await shop.house.dispatcher._upload(whole.tiles[0])
+        await shop.house.dispatcher.loading.load(whole.tiles[0])
         assert [closed.name for closed in shop.house.gates.closed()] == [Gate.STAGING]
         tile = await shop.house.now(whole.tiles[0])
         assert (tile.state, tile.attempts) == (State.ADMITTED, 0)
         files.rooms.clear()
         files.broken.clear()
         wait_for_gates(shop.house)
-        await shop.house.dispatcher._upload(tile)
+        await shop.house.dispatcher.loading.load(tile)
         assert (await shop.house.now(tile)).state is State.UPLOADED
         assert shop.house.gates.closed() == []
 
@@ -259,10 +262,123 @@ async def test_staging_must_have_room_for_what_is_joined(tmp_path: Path, clock: 
     files = SmallFiles()
     async with cuttery(tmp_path, clock, files=files) as shop:
         whole = await shop.admit()
-        await shop.house.dispatcher._upload(whole.tiles[0])
+        await shop.house.dispatcher.loading.load(whole.tiles[0])
         files.rooms["staging"] = 3 * (8 * 8 + 20 * 8) - missing
         tile = await fly(shop.house, await shop.house.now(whole.tiles[0]))
         assert tile.state is (State.UPLOADED if missing else State.READY)
+
+
+# Made smaller
+
+
+async def test_what_was_made_smaller_comes_in_the_size_that_was_asked_for(tmp_path: Path, clock: FakeClock) -> None:
+    """And is known by what was sent, whatever the model takes by then: it is paid for."""
+    shrinking: dict[str, Any] = {"folder": {"oversize": "shrink"}}
+    async with cuttery(tmp_path, clock, **shrinking, api={"pixels_max": 4}) as shop:
+        tile = await shop.house.admit()
+        await shop.house.dispatcher.loading.load(tile)
+        tile = await shop.house.bring(await shop.house.now(tile), State.READY)
+        assert (tile.sent_size, tile.is_whole) == ((2, 1), True), "of 3 x 2"
+    async with cuttery(tmp_path, clock, **shrinking, api={"pixels_max": 6}) as shop:
+        event = await fetch(tile, Host(encoded(4, 2)), shop.house.disk, shop.pictures)
+        tile = await shop.house.dispatcher.record(tile, event)
+        assert (tile.state, tile.result_width, tile.result_height) == (State.FETCHED, 4, 2)
+        assert (await shop.now(tile.job.id)).result_size == (6, 4)
+        assert await shop.deliver() == 1
+        assert shop.pictures.finishes == [Finish((6, 4), "PNG", 92)]
+        facts = shop.sidecar("a_x2.png.json")
+        assert (facts["result"]["width"], facts["result"]["height"]) == (6, 4)
+
+
+@pytest.mark.parametrize("size", [(7, 4), (6, 4), (5, 3)])
+async def test_a_pixel_more_or_less_of_one_in_a_piece_stays(shop: Cuttery, size: tuple[int, int]) -> None:
+    """Engines round differently, and what came is not written anew for that."""
+    tile = await shop.house.bring(await shop.house.admit(), State.READY)
+    event = await fetch(tile, Host(encoded(*size)), shop.house.disk, shop.pictures)
+    await shop.house.dispatcher.record(tile, event)
+    assert (await shop.now(tile.job.id)).result_size == size
+
+
+# The model takes less than it did
+
+
+async def found_again(shop: Cuttery, path: str, data: bytes, failure: NotAPicture | None, *tiles: Rect) -> Whole:
+    """What the next scan makes of a picture that has to be looked at again."""
+    at_work = shop.house.folders[0]
+    look = await at_work.inbox.look(os.fsencode(path))
+    assert look is not None
+    assert mark(os.fsencode(path), look) not in at_work.detector.known
+    assert not at_work.detector.is_idle(), "`once` waits for that scan"
+    file = settled(os.fsencode(path), data, look=look, tiles=tiles, failure=failure)
+    await shop.house.ledger.admit(file, "oldest", True, None, shop.house.clock.wall())
+    return await shop.now(file.recipe.job_id(file.content.sha256))
+
+
+@pytest.mark.parametrize("state", [State.ADMITTED, State.UPLOADED])
+async def test_one_that_is_too_large_by_now_is_looked_at_again(tmp_path: Path, clock: FakeClock, state: State) -> None:
+    """It is neither sent in vain, nor made smaller where it is to be cut."""
+    async with cuttery(tmp_path, clock) as shop:
+        tile = await shop.house.admit()
+        if state is State.UPLOADED:
+            await shop.house.dispatcher.loading.load(tile)
+    async with cuttery(tmp_path, clock, api={"pixels_max": 4}) as shop:
+        tile = await shop.house.now(tile)
+        if state is State.UPLOADED:
+            tile = await fly(shop.house, tile)
+        await shop.house.dispatcher.loading.load(tile)
+        assert (await shop.house.now(tile)).state is State.FAILED
+        assert (shop.house.predictor.urls, shop.house.storage.puts) == ([], [])
+        cut = (Rect(0, 0, 2, 2), Rect(1, 0, 2, 2))
+        whole = await found_again(shop, "a.png", b"a picture", None, *cut)
+        assert [(part.rect, part.state) for part in whole.tiles] == [(rect, State.ADMITTED) for rect in cut]
+        for part in whole.tiles:
+            await shop.house.dispatcher.loading.load(part)
+        assert await shop.states(whole) == [State.UPLOADED] * 2
+
+
+async def test_one_that_may_not_be_sent_by_now_fails_for_that_reason(tmp_path: Path, clock: FakeClock) -> None:
+    async with cuttery(tmp_path, clock) as shop:
+        tile = await shop.house.admit()
+    async with cuttery(tmp_path, clock, folder={"oversize": "fail"}, api={"pixels_max": 4}) as shop:
+        await shop.house.dispatcher.loading.load(tile)
+        whole = await found_again(shop, "a.png", b"a picture", NotAPicture("It is too large.", "Make it smaller."))
+        assert (whole.state, whole.standing.reason) == (State.FAILED, "It is too large.")
+        await shop.deliver()
+        assert shop.sidecar("a.png.error.json")["remedy"] == "Make it smaller."
+
+
+async def test_a_part_of_what_is_paid_already_is_made_smaller(tmp_path: Path, clock: FakeClock) -> None:
+    """Another cut would pay for the whole picture again."""
+    async with cuttery(tmp_path, clock) as shop:
+        whole = await shop.fetched(0)
+    async with cuttery(tmp_path, clock, api={"pixels_max": 9}) as shop:
+        await shop.house.dispatcher.loading.load(whole.tiles[1])
+        tile = await shop.house.now(whole.tiles[1])
+        assert (tile.state, tile.sent_size) == (State.UPLOADED, (3, 3)), "of 4 x 4"
+        assert await shop.states(whole) == [State.FETCHED, State.UPLOADED, State.ADMITTED]
+
+
+async def test_what_an_older_esrgand_admitted_is_looked_at_again(shop: Cuttery) -> None:
+    """It did not look at orientation and transparency, and without that the wrong thing is sent."""
+    tile = await shop.house.admit()
+    await shop.house.ledger.write(lambda db: db.execute("UPDATE job SET traits = '{}'"))
+    await shop.house.dispatcher.loading.load(await shop.house.now(tile))
+    assert shop.house.storage.puts == []
+    whole = await found_again(shop, "a.png", b"a picture", None)
+    assert (whole.state, whole.job.traits) == (State.ADMITTED, Traits())
+    await shop.house.dispatcher.loading.load(whole.tiles[0])
+    assert await shop.states(whole) == [State.UPLOADED]
+
+
+async def test_what_an_older_esrgand_paid_for_is_delivered_as_it_came(shop: Cuttery) -> None:
+    tile = await shop.house.bring(await shop.house.admit(), State.READY)
+    await shop.house.ledger.write(lambda db: db.execute("UPDATE job SET traits = '{}'"))
+    clear = pyvips.Image.black(6, 4, bands=4).copy(interpretation="srgb").cast("uchar").write_to_buffer(".png")
+    event = await fetch(tile, Host(clear), shop.house.disk, shop.pictures)
+    shop.house.disk.keepsake(tile).write_bytes(b"kept")
+    await shop.house.dispatcher.record(await shop.house.now(tile), event)
+    await shop.deliver()
+    assert [(each.traits.bands, each.traits.alpha) for each in shop.pictures.finishes] == [(3, True)]
 
 
 # Stopped together
@@ -280,7 +396,7 @@ async def test_an_upload_under_way_comes_too_late_and_is_swept(shop: Cuttery, ev
         await shop.house.dispatcher.sweep.step()
 
     shop.pictures.on_prepare = stop
-    await shop.house.dispatcher._upload(second)
+    await shop.house.dispatcher.loading.load(second)
     upload.in_hand.clear()
     assert {tile.state for tile in (await shop.now(whole.job.id)).tiles} <= {State.FAILED, State.HELD}
     assert len(shop.house.storage.objects) == 1
@@ -294,7 +410,7 @@ async def test_an_upload_under_way_comes_too_late_and_is_swept(shop: Cuttery, ev
 async def test_one_that_waited_for_a_worker_is_not_uploaded(shop: Cuttery) -> None:
     whole = await shop.admit()
     await shop.house.dispatcher.record(whole.tiles[0], DOUBT)
-    await shop.house.dispatcher._upload(whole.tiles[1])
+    await shop.house.dispatcher.loading.load(whole.tiles[1])
     assert shop.house.storage.puts == []
 
 
@@ -303,7 +419,7 @@ async def test_one_that_is_ready_to_leave_stays(shop: Cuttery, event: Failed | H
     """It stands before a slot that is taken while another part of its picture is stopped."""
     whole = await shop.admit()
     for tile in whole.tiles[:2]:
-        await shop.house.dispatcher._upload(tile)
+        await shop.house.dispatcher.loading.load(tile)
     first, second, _ = (await shop.now(whole.job.id)).tiles
     await shop.house.dispatcher.record(first, event)
     assert (await fly(shop.house, second)).state in (State.FAILED, State.HELD)
@@ -317,7 +433,7 @@ async def test_one_whose_create_is_under_way_goes_on_if_it_is_paid(
 ) -> None:
     whole = await shop.admit()
     for tile in whole.tiles[:2]:
-        await shop.house.dispatcher._upload(tile)
+        await shop.house.dispatcher.loading.load(tile)
     first, second, _ = (await shop.now(whole.job.id)).tiles
 
     async def stop(_: str) -> None:

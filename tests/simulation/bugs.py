@@ -22,6 +22,7 @@ from daemon.rules.job import Tile, Whole
 from daemon.rules.lifecycle import UNPAID, Absent, Event, Intended, State
 from daemon.rules.limits import Place, SlidingMinute
 from daemon.rules.sidecar import ResultFacts
+from daemon.rules.tiles import shrunk
 from daemon.rules.traits import Measured
 from daemon.wiring import Parts, Wired
 
@@ -274,6 +275,17 @@ def _sleep(dispatcher: Dispatcher) -> None:
     dispatcher.lanes["fetch"].find = nothing
 
 
+def _measure_by_the_day(dispatcher: Dispatcher) -> None:
+    lane = dispatcher.lanes["fetch"]
+    fetch = lane.work
+
+    async def wrong(tile: Tile) -> None:
+        width, height = shrunk(tile.rect.width, tile.rect.height, dispatcher.config.api.pixels_max)
+        await fetch(dataclasses.replace(tile, sent_width=width, sent_height=height))
+
+    lane.work = wrong
+
+
 def _more_slots(config: dict[str, Any]) -> None:
     config["api"]["in_flight_max"] += 1
 
@@ -308,5 +320,8 @@ BUGS = {
     "a retry pays for all parts": Bug(PAID_AGAIN, wired=_ledger(BeginsAnew)),
     "parts are joined in any order": Bug("is not a right result", parts=_parts(pictures=JoinsInAnyOrder)),
     "what is kept is not synced": Bug("is lost", parts=_parts(disk=NeverSecures)),
+    "a result is measured by what the model takes today": Bug(
+        "stuck|without a reason of its own", dispatcher=_measure_by_the_day
+    ),
     "a lane sleeps": Bug("stuck", dispatcher=_sleep),
 }

@@ -26,16 +26,18 @@ from simulation.service import (
     CREATE_SECONDS_MAX,
     OVERLAP,
     PIXELS_MAX,
+    PIXELS_MAX_CHANGED,
     SIZES,
     Faults,
     Service,
     SimPredictor,
     SimStorage,
     part_bytes,
-    right_result,
+    right_results,
     size_of,
     source_bytes,
     tiles_of,
+    whence,
 )
 
 from daemon.adapters.disk import HouseDisk
@@ -52,7 +54,7 @@ from daemon.ports import Inbox, Watcher
 from daemon.rules.faults import Fault, LedgerBroken
 from daemon.rules.hooks import Hooks
 from daemon.rules.lifecycle import MILESTONES, State
-from daemon.rules.tiles import Rect
+from daemon.rules.tiles import Rect, cut
 from daemon.service import end_gently
 from daemon.wiring import Parts, Wired, assemble
 
@@ -101,6 +103,7 @@ class Part(NamedTuple):
     submits: int
     reason: str
     rect: Rect
+    size: tuple[int, int] | None
 
 
 class House:
@@ -150,6 +153,9 @@ class House:
         }
         bug.config(raw)
         self.config = Config.model_validate(raw)
+        # What the model is said to take may be another from one start to the next.
+        self.settings = random.Random(f"{seed} settings") if seed % 3 == 0 else None
+        self.limits = (PIXELS_MAX,) if self.settings is None else PIXELS_MAX_CHANGED
         self.service = Service(self.machine, in_flight, minute, 2, self.fail, usd_max=budget * 0.004)
         # Chance of their own, so that a seed's other troubles do not depend on them.
         self.service.webhooks = random.Random(f"{seed} webhooks") if seed % 2 else None
@@ -313,6 +319,10 @@ class House:
     def _boot(self) -> bool:
         machine = self.machine
         loop = VirtualLoop(machine.now)
+        if self.settings is not None:
+            api = self.config.api.model_copy(update={"pixels_max": self.settings.choice(self.limits)})
+            self.config = self.config.model_copy(update={"api": api})
+            machine.note(f"a start; the model takes {api.pixels_max} pixels")
         machine.loop, machine.alive = loop, True
         machine.crash_in = None
         if self.crashes_left and not self.calm:
@@ -425,7 +435,7 @@ class House:
                 for tile in held:
                     # Those that were stopped with another one were never submitted, or paid for in vain.
                     if "waiting at once" not in tile.reason and "budget" not in tile.reason and tile.submits:
-                        key = f"{self._part(sha, tile.rect)}@{scale:g}"
+                        key = f"{self._part(sha, tile)}@{scale:g}"
                         self.service.allowed[key] = self.service.allowed.get(key, 0) + 1
                 jobs.append(job)
             return release(db, jobs, wired.world.clock.wall(), self.config.api.submits_max)
@@ -436,12 +446,22 @@ class House:
     def _tiles(self, db: Any, job: str) -> tuple[str, float, list[Part]]:
         """A job's content and scale, and its tiles."""
         sha, scale = db.execute("SELECT sha256, scale FROM job WHERE id = ?", (job,)).fetchone()
-        sql = 'SELECT state, submits, reason, "left", top, width, height FROM tile WHERE job = ? ORDER BY number'
-        return sha, scale, [Part(*row[:3], Rect(*row[3:])) for row in db.execute(sql, (job,))]
+        sql = (
+            'SELECT state, submits, reason, "left", top, width, height, sent_width, sent_height FROM tile '
+            "WHERE job = ? ORDER BY number"
+        )
+        return (
+            sha,
+            scale,
+            [
+                Part(*row[:3], Rect(*row[3:7]), row[7:] if row[7] is not None else None)
+                for row in db.execute(sql, (job,))
+            ],
+        )
 
-    def _part(self, sha: str, rect: Rect) -> str:
+    def _part(self, sha: str, tile: Part) -> str:
         """The content that is uploaded for a tile."""
-        return hashlib.sha256(part_bytes(self.contents[sha], rect)).hexdigest()
+        return hashlib.sha256(part_bytes(self.contents[sha], tile.rect, tile.size)).hexdigest()
 
     def _told(self, _: Any, level: str, event: dict[str, Any]) -> str:
         if event.pop("exc_info", None):
@@ -461,8 +481,8 @@ class House:
         for sha, data in self.contents.items():
             if size_of(data) is not None:
                 for scale, format_ in zip(self.scales, self.formats, strict=True):
-                    result = right_result(data, scale)
-                    found[result if format_ == "png" else converted(result, "JPEG")] = sha
+                    for result in right_results(data, scale, self.limits):
+                        found[result if format_ == "png" else converted(result, "JPEG")] = sha
         return found
 
     def _named(self, volume: Volume, path: bytes) -> None:
@@ -553,6 +573,7 @@ class House:
         if moving:
             self.fail(f"tiles were left in {moving}")
         self._look_at_history()
+        self._look_at_cuts()
         for n, drop in enumerate(self.drops):
             for path, (data, look) in sorted(drop.files.items()):
                 self._look_at_picture(n, path, data, look.size)
@@ -564,10 +585,28 @@ class House:
             of_job = stopped.setdefault(job, set())
             if name in ("failed", "withdrawn", "held"):
                 of_job.add(number)
+            elif name == "cut anew":
+                of_job.clear()
             elif name in ("retried", "released"):
                 of_job.discard(number)
             elif name == "submitting" and of_job:
                 self.fail(f"{job} {number} was submitted while {of_job} of it were stopped")
+
+    def _look_at_cuts(self) -> None:
+        """What was paid for of a picture is of one cut, unless a person wanted more."""
+        sql = "SELECT sha256, scale FROM job WHERE id IN (SELECT job FROM history WHERE name = 'released')"
+        wanted = {(sha[:16], scale) for sha, scale in self.database.execute(sql)}
+        paid: dict[tuple[str, float], set[Rect]] = {}
+        for run in self.service.runs.values():
+            picture, rect = whence(run.part)
+            if run.end == "success" and (picture, run.scale) not in wanted:
+                paid.setdefault((picture, run.scale), set()).add(rect)
+        sources = {sha[:16]: data for sha, data in self.contents.items()}
+        for (picture, scale), rects in paid.items():
+            size = size_of(sources[picture])
+            assert size is not None
+            if not any(rects <= set(cut(*size, limit, OVERLAP, scale)) for limit in self.limits):
+                self.fail(f"{picture} was paid for in two ways: {rects}")
 
     def _look_at_picture(self, folder: int, path: bytes, data: bytes, size: int) -> None:
         outbox = b"/out%d" % folder
@@ -594,14 +633,14 @@ class House:
             self.fail(f"{about} has an end and was not delivered")
         else:
             name = outbox + b"/" + result_path
-            result = right_result(data, self.scales[folder])
-            right = result if self.formats[folder] == "png" else converted(result, "JPEG")
-            if name not in volume.live or volume.live[name].data != right or name + b".json" not in volume.live:
+            results = right_results(data, self.scales[folder], self.limits)
+            right = results if self.formats[folder] == "png" else {converted(each, "JPEG") for each in results}
+            if name not in volume.live or volume.live[name].data not in right or name + b".json" not in volume.live:
                 self.fail(f"{about} has no right result at {name!r}")
 
     def _has_a_reason(self, sha: str, tile: Part) -> bool:
         """Whether a tile may have failed."""
-        part = self._part(sha, tile.rect)
+        part = self._part(sha, tile)
         runs = [run for run in self.service.runs.values() if run.content.startswith(part) and run.end != "success"]
         return part in self.service.doomed or (bool(runs) and tile.submits >= 2)
 

@@ -159,7 +159,7 @@ class SimPictures:
                 data = file.read()
             if size_of(data) is None:
                 raise NotAPicture("It does not decode.")
-            part = part_bytes(data, piece.rect)
+            part = part_bytes(data, piece.rect, piece.size)
             for path, what in ((payload, part), (keepsake, b"KEPT:" + data)):
                 if path is not None:
                     with self._files.open(path, "wb") as file:
@@ -177,8 +177,8 @@ class SimPictures:
             for path, rect in parts:
                 with self._files.open(path, "rb") as file:
                     data.append((file.read(), rect))
-            if len(data) == 1 and finish.format == "PNG":
-                return False, []
+            if len(data) == 1 and result_size_of(data[0][0])[1] == finish.format:
+                return False, []  # As it came, or as an earlier copy got it.
             whole = data[0][0] if len(data) == 1 else joined(data, finish.size)
             if size_of(whole) is None:
                 raise Fault("It does not decode.", blame=Blame.HOUSE, gate=Gate.STAGING)

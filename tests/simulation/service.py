@@ -5,8 +5,10 @@ The service and the storage as they really are: what exists there exists whether
 it, with every fault that the contract knows. What must never happen is told to `wrong`.
 """
 
+import functools
 import hashlib
 import io
+import itertools
 import random
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
@@ -18,13 +20,14 @@ from daemon.ports import Asset, Progress, Running, Spoiled, Succeeded
 from daemon.rules.faults import Blame, Changed, Created, Expired, Fault, Gate, NotAPicture, Outlook, Unknown
 from daemon.rules.hooks import Hook
 from daemon.rules.recipe import Recipe
-from daemon.rules.tiles import Rect, cut, scaled
+from daemon.rules.tiles import Rect, cut, scaled, shrunk
 
 PRICE = 0.004
 HISTORY_SECONDS_SPARE = 300.0
 CREATE_SECONDS_MAX = 6.0
 # With these, a picture of 8 x 4 pixels has two tiles, one of 9 x 5 three and one of 8 x 8 four.
 PIXELS_MAX = 25
+PIXELS_MAX_CHANGED = (25, 16, 40)  # what the model is said to take from one start to the next, in some seeds
 OVERLAP = 1
 SIZES = [*[(4, 3)] * 3, (8, 4), (9, 5), (8, 8)]
 
@@ -49,12 +52,28 @@ def result_bytes(source: bytes, scale: float) -> bytes:
     return b"RESULT %d %d %s END" % (round(size[0] * scale), round(size[1] * scale), digest)
 
 
-def part_bytes(source: bytes, rect: Rect) -> bytes:
-    """What is uploaded of a picture that is cut, as `SimPictures.prepare` makes it; of one that is not, the picture."""
-    if size_of(source) == (rect.width, rect.height):
+def part_bytes(source: bytes, rect: Rect, size: tuple[int, int] | None = None) -> bytes:
+    """What is uploaded of a picture that is cut, as `SimPictures.prepare` makes it; of one that is not, the picture.
+
+    size: what it is made smaller to.
+    """
+    if size_of(source) == (rect.width, rect.height) and size is None:
         return source
     name = b"%s@%d,%d" % (hashlib.sha256(source).hexdigest()[:16].encode(), rect.left, rect.top)
-    return b"PIC %d %d %s END" % (rect.width, rect.height, name)
+    if size is not None:
+        name += b",%d,%d" % (rect.width, rect.height)
+    return b"PIC %d %d %s END" % (*(size or (rect.width, rect.height)), name)
+
+
+def whence(part: bytes) -> tuple[str, Rect]:
+    """Of which picture a part is, by a piece of its hash, and what part of it."""
+    size, name = size_of(part), part.split(b" ")[3].decode()
+    assert size is not None
+    picture, at, place = name.partition("@")
+    if not at:
+        return hashlib.sha256(part).hexdigest()[:16], Rect(0, 0, *size)
+    numbers = [int(number) for number in place.split(",")]
+    return picture, Rect(*numbers[:2], *(numbers[2:] or size))
 
 
 def joined(parts: Sequence[tuple[bytes, Rect]], size: tuple[int, int]) -> bytes:
@@ -72,14 +91,28 @@ def tiles_of(source: bytes, scale: float) -> tuple[Rect, ...]:
     return cut(*size, PIXELS_MAX, OVERLAP, scale)
 
 
-def right_result(source: bytes, scale: float) -> bytes:
-    """What has to be in the outbox, before it is converted."""
-    rects = tiles_of(source, scale)
-    if len(rects) == 1:
-        return result_bytes(source, scale)
-    size = rects[-1].right, rects[-1].bottom
+@functools.lru_cache(4096)
+def right_results(source: bytes, scale: float, limits: tuple[int, ...]) -> frozenset[bytes]:
+    """What may be in the outbox, before it is converted. limits: what the model was said to take."""
+    size = size_of(source)
+    assert size is not None
     whole = round(size[0] * scale), round(size[1] * scale)
-    return joined([(result_bytes(part_bytes(source, r), scale), scaled(r, scale, whole)) for r in rects], whole)
+    found = set()
+    for limit in limits:
+        rects = cut(*size, limit, OVERLAP, scale)
+        if len(rects) == 1:
+            found.add(result_bytes(source, scale))
+            continue
+        ways = [_ways(source, rect, scale, [most for most in limits if most <= limit]) for rect in rects]
+        places = [scaled(rect, scale, whole) for rect in rects]
+        found |= {joined(list(zip(parts, places, strict=True)), whole) for parts in itertools.product(*ways)}
+    return frozenset(found)
+
+
+def _ways(source: bytes, rect: Rect, scale: float, limits: Sequence[int]) -> set[bytes]:
+    """What the model makes of a part, which is made smaller where it takes less than when the picture was cut."""
+    sizes = {shrunk(rect.width, rect.height, most) if rect.pixels > most else None for most in limits}
+    return {result_bytes(part_bytes(source, rect, size), scale) for size in sizes}
 
 
 @dataclass
@@ -95,6 +128,7 @@ class Run:
     known_at: float
     listed_at: float
     end: str
+    part: bytes = b""
     result: bytes = b""
     link: int = 0
     reported_spoiled: bool = False
@@ -173,6 +207,7 @@ class Service:
             known_at=now + chance.choice([0.0, 0.0, 0.0, 0.0, 3.0 * chance.random()]),
             listed_at=now + chance.random() * 2,
             end=end,
+            part=data,
             result=result_bytes(data, recipe.scale),
         )
         self.runs[run.id] = run
