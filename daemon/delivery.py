@@ -6,6 +6,7 @@ keeps it, and held for a person after that. A folder whose outbox is broken wait
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -109,6 +110,11 @@ class Delivery:
         writer = self.world.writer
         if whole.state is State.FAILED:
             await writer.report(picture, whole, folder.config, folder.inbox)
+            first = (await self.world.ledger.whole(whole.job.id)).tiles[0]
+            if first.state is State.FAILED:
+                with contextlib.suppress(Fault):
+                    # Another try uploads it, and keeps it, again.
+                    await self.world.disk.remove(self.world.disk.keepsake(first))
             return "reported"
         return "done" if await writer.deliver(picture, whole, folder.config, folder.inbox) else "delivered"
 

@@ -84,16 +84,18 @@ class DiskInbox:
 
     async def _await(self, job: "Future[T]") -> T:
         future = asyncio.wrap_future(job)
-        visited = -1
+        visited, is_taken = -1, False
         try:
             while visited != self.visited:
                 visited = self.visited
                 done, _ = await asyncio.wait([future], timeout=self.hang_seconds)
                 if done:
+                    is_taken = True
                     return future.result()
         finally:
-            if not future.done():
+            if not is_taken:
                 # One that waits for a thread shall not run any more: there may be hundreds when the mount comes back.
+                # And one that is done in the moment in which its caller is cancelled is nobody's either.
                 job.cancel()
                 future.cancel()
                 job.add_done_callback(let_go)

@@ -106,7 +106,7 @@ def watched(daemon: Daemon, files: int) -> list[tuple[int, float]]:
 
 def dropped(folder: Path, count: int, bytes_: int) -> None:
     """So many pictures of so many bytes; no two are the same."""
-    picture = photograph(1, 64, 48).pngsave_buffer(compression=1)
+    picture = photograph(1, 48, 36).pngsave_buffer(compression=1)
     # The signature and the header come first, the end last; what stands between may be joined by others.
     begin, rest = picture[:33], picture[33:]
     mark_bytes = len(chunk(b"teSt", bytes(8)))

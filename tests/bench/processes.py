@@ -16,8 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pyvips
+from bench.scene import scene
 from e2e import world
-from e2e.world import KEY, STARTED, Process, encoded
+from e2e.world import KEY, STARTED, Process
 
 import daemon
 
@@ -77,7 +79,10 @@ def drop(inbox: Path, count: int) -> None:
     seen = set()
     for number in range(count):
         suffix = SUFFIXES[number // len(SIZES) % 2]
-        body = encoded(number, suffix, *SIZES[number % len(SIZES)])
+        width, height = SIZES[number % len(SIZES)]
+        grain = pyvips.Image.gaussnoise(width, height, mean=0, sigma=6, seed=number)
+        picture = (scene(width, height) + grain).cast("uchar").copy(interpretation="srgb")
+        body: bytes = picture.write_to_buffer(suffix)
         seen.add(body)
         (inbox / f"{number:05}{suffix}").write_bytes(body)
     assert len(seen) == count

@@ -27,6 +27,7 @@ import aiohttp
 import orjson
 import pyvips
 from aiohttp import web
+from bench.scene import scene
 
 USD_PER_SECOND = 0.0002475
 BYTES_MAX = 100_000_000
@@ -249,12 +250,11 @@ class Service:
         return f"{self.here}/outputs/{prediction.result}.png"
 
     def make(self, size: str) -> None:
-        """The result of a size, `WIDTHxHEIGHT`: no noise and no single colour, as pictures are."""
+        """The result of a size, `WIDTHxHEIGHT`: what every picture of the benchmark shows."""
         if size not in self.results:
             width, height = map(int, size.split("x"))
-            xy = pyvips.Image.xyz(width, height)
-            picture = (xy[0] * 3 % 256).bandjoin([xy[1] * 2 % 256, (xy[0] + xy[1]) / 4 % 256])
-            self.results[size] = picture.cast("uchar").copy(interpretation="srgb").write_to_buffer(".png")
+            picture = scene(width, height).cast("uchar").copy(interpretation="srgb")
+            self.results[size] = picture.write_to_buffer(".png")
 
     async def serve(self) -> None:
         """Until its process is ended."""

@@ -209,6 +209,19 @@ async def test_a_report_speaks_of_the_part_that_failed(shop: Cuttery) -> None:
     assert await shop.states(whole) == [State.FETCHED, State.ADMITTED, State.ADMITTED]
 
 
+@pytest.mark.parametrize("fails", [0, 1])
+async def test_what_is_kept_goes_with_the_part_that_keeps_it(shop: Cuttery, fails: int) -> None:
+    """It is made again when that part is uploaded again, and not otherwise."""
+    whole = await shop.admit()
+    for tile in whole.tiles:
+        await shop.house.dispatcher.loading.load(tile)
+    tiles = (await shop.now(whole.job.id)).tiles
+    await shop.stage(await shop.house.bring(tiles[1 - fails], State.READY))
+    await shop.house.dispatcher.record(await shop.house.bring(tiles[fails], State.SUBMITTED), GIVEN_UP, bill=BILL)
+    assert await shop.deliver() == 1
+    assert shop.staging == ({"1.result"} if fails == 0 else {"0.result", "0.kept"})
+
+
 # Uploaded
 
 

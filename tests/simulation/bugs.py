@@ -66,11 +66,11 @@ class NeverSyncsNames(SimFiles):
 class SidecarFirst(Wrapped):
     """The sign that the picture is complete comes before the picture."""
 
-    async def place(self, source: Path, outbox: Path, path: bytes, ours: str | None) -> Any:
+    async def place(self, source: Path, outbox: Path, path: bytes, ours: str | None, *dated: Any) -> Any:
         sha256 = self.real._files.digest_of(source)[0]
         text = b'{"result": {"sha256": "%s"}, "source": {"sha256": ""}, "warnings": []}' % sha256.encode()
         await self.real.note(outbox, path + b".json", text)
-        return await self.real.place(source, outbox, path, ours)
+        return await self.real.place(source, outbox, path, ours, *dated)
 
 
 class KeepsTheOldSidecar(Wrapped):
@@ -319,7 +319,7 @@ BUGS = {
     "each part of a picture goes on alone": Bug("was submitted while", wired=_ledger(PaysOn)),
     "a retry pays for all parts": Bug(PAID_AGAIN, wired=_ledger(BeginsAnew)),
     "parts are joined in any order": Bug("is not a right result", parts=_parts(pictures=JoinsInAnyOrder)),
-    "what is kept is not synced": Bug("is lost", parts=_parts(disk=NeverSecures)),
+    "what is kept is not synced": Bug("is not in the result", parts=_parts(disk=NeverSecures)),
     "a result is measured by what the model takes today": Bug(
         "stuck|without a reason of its own", dispatcher=_measure_by_the_day
     ),
