@@ -2,12 +2,15 @@
 Pixels: a picture that comes in rows and leaves in tiles, with memory for some rows of it and no more.
 
 `Source` reads from top to bottom, once; alpha is looked at beforehand in a pass of its own. `Canvas` collects finished
-tiles in a file without a name on the target's disk, and writes the PNG from there. Raises `Unreadable`, and `OSError`
-and `Unwritable` where the disk fails. Only the worker imports this.
+tiles in a file without a name on the target's disk, and writes the PNG from there. Raises `Unreadable`, `OSError` and
+`Unwritable` where the disk fails, and `MemoryError`. Only the worker imports this.
 """
 
 import os
+import re
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,8 @@ FORMATS: dict[str, Any] = {"uchar": np.uint8, "ushort": np.uint16}
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 # A result of this many megapixels takes as long to pack hard as to compute; the files differ by a few per cent.
 PNG_COMPRESSION = 3
+# How libvips and its decoders say that.
+NO_MEMORY = re.compile("out of memory|insufficient memory", re.IGNORECASE)
 
 
 class Unreadable(Exception):
@@ -35,6 +40,15 @@ class Unreadable(Exception):
 
 class Unwritable(Exception):
     """The result could not be written."""
+
+
+@contextmanager
+def _failing_as(kind: type[Exception]) -> Iterator[None]:
+    """What libvips cannot do is the file's fault, but not where there was no memory for it."""
+    try:
+        yield
+    except pyvips.Error as error:
+        raise (MemoryError if NO_MEMORY.search(str(error)) else kind) from None
 
 
 class Source:
@@ -54,15 +68,13 @@ class Source:
         self.dtype = FORMATS[self.format]
         self.full = int(np.iinfo(self.dtype).max)
         self.alpha: int | None = None
-        try:
+        with _failing_as(Unreadable):
             if self.has_alpha:
                 stats = _opened(path, loader)[self.colours].stats()
                 low, high = stats(0, 0)[0], stats(1, 0)[0]
                 self.alpha = int(low) if low == high else None
                 picture = _opened(path, loader)
             self._region = pyvips.Region.new(picture)
-        except pyvips.Error:
-            raise Unreadable from None
         self._first = 0
         self._rows: Raw = np.empty((0, self.width, picture.bands), self.dtype)
 
@@ -92,10 +104,8 @@ class Source:
         end = self._first + len(self._rows)
         kept = self._rows[low - self._first :]
         if high > end:
-            try:
+            with _failing_as(Unreadable):
                 fetched = self._region.fetch(0, end, self.width, high - end)
-            except pyvips.Error:
-                raise Unreadable from None
             fresh = np.frombuffer(fetched, self.dtype).reshape(high - end, self.width, -1)
             kept = np.concatenate([kept, fresh])
         self._rows, self._first = kept, low
@@ -104,14 +114,12 @@ class Source:
 def _opened(path: str, loader: str) -> Any:
     """The picture from top to bottom, in 8 or 16 bits, grey or RGB."""
     assert loader in LOADERS, "the server decides among these"
-    try:
+    with _failing_as(Unreadable):
         picture = getattr(pyvips.Image, loader)(path, access="sequential", fail_on="warning")
         if picture.interpretation not in ("srgb", "rgb", "rgb16", "b-w", "grey16"):
             picture = picture.colourspace("srgb")
         if picture.format not in FORMATS:
             picture = picture.cast("uchar")
-    except pyvips.Error:
-        raise Unreadable from None
     return picture
 
 
@@ -200,14 +208,12 @@ class Canvas:
         start, end = tiff.frame(*self._size, self._source.colours, self._source.has_alpha, self._pixel // self._bands)
         self._write(start, 0)
         self._write(end, tiff.DATA + self._size[0] * self._size[1] * self._pixel)
-        try:
+        with _failing_as(Unwritable):
             picture = pyvips.Image.tiffload(f"/proc/self/fd/{self._file.fileno()}", access="sequential")
             picture = picture.copy(interpretation=self._source.interpretation)
             if size != self._size:
                 picture = resized(picture, *size, factor / self._scale)
             picture.pngsave(target, keep="none", compression=PNG_COMPRESSION)
-        except pyvips.Error:
-            raise Unwritable from None
         return size
 
     def _write(self, content: bytes, place: int) -> None:

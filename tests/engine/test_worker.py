@@ -140,6 +140,16 @@ async def test_damaged_pictures_fail_alone(tmp_path):
         assert (await bench.made(whole, 2)).shape == (180, 240, 3)
 
 
+async def test_a_picture_for_which_there_is_no_memory_is_not_called_damaged(tmp_path):
+    """An interlaced PNG is decoded as a whole."""
+    black = pyvips.Image.black(7000, 7000, bands=3).copy(interpretation="srgb")
+    async with worker(tmp_path, model(tmp_path, networks.nearest(2)), memory_max_mb=140) as bench:
+        with pytest.raises(EngineFailed, match="memory_max_mb = 140 was not enough") as caught:
+            await bench.perform(black.pngsave_buffer(interlace=True, compression=1), 1)
+        assert caught.value.retryable
+        assert (await bench.made(image(noise(20, 20)), 2)).shape == (40, 40, 3)
+
+
 async def test_a_target_that_cannot_be_written_may_work_later(tmp_path):
     async with worker(tmp_path, model(tmp_path, networks.nearest(2))) as bench:
         (tmp_path / "target.png").mkdir()
