@@ -85,6 +85,7 @@ class Network:
             raise NotUsable(f"The model {name} enlarges by {scale}, which is not known here.")
         if not np.isfinite(result).all() or result.min() < 0.3 or result.max() > 0.7:
             raise NotUsable(
-                f"The model {name} is damaged: it does not answer grey with grey. Remove and pull it again."
+                f"The model {name} is damaged: it does not answer grey with grey. Remove "
+                f"{self._setup.param} and install it again."
             )
         return scale

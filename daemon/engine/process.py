@@ -70,6 +70,7 @@ class EngineProcess:
         log: FilteringBoundLogger,
         *,
         idle_seconds: float = IDLE_SECONDS,
+        dying_seconds: float = DYING_SECONDS_MAX,
         on_step: Callable[[Step], None] | None = None,
     ) -> None:
         self._model = model
@@ -77,6 +78,7 @@ class EngineProcess:
         self._clock = clock
         self._log = log
         self._idle_seconds = idle_seconds
+        self._dying_seconds = dying_seconds
         self._on_step = on_step
         self._turn = asyncio.Lock()
         self._process: asyncio.subprocess.Process | None = None
@@ -94,8 +96,8 @@ class EngineProcess:
     async def perform(self, order: Order | Measure) -> tuple[Done, Ready]:
         """What the worker did, and what it is. Raises EngineFailed."""
         async with self._turn:
-            await self._end_rest()
             try:
+                await self._end_rest()
                 ready = await self._started()
                 await self._tell(order)
                 while isinstance(answer := await self._hear(), Step):
@@ -185,12 +187,11 @@ class EngineProcess:
             return read(text)
         was_ready, self._ready = self._ready, None
         process = self._process
-        with suppress(TimeoutError):
-            async with asyncio.timeout(DYING_SECONDS_MAX):
-                await process.wait()  # Its own end says more than ours.
+        await self._wait(process)  # Its own end says more than ours.
         await self._kill()
         self._log.warning("engine_died", status=process.returncode, last="\n".join(self._words))
-        raise EngineFailed(cause_of_death(process.returncode, self._limits.memory_max_mb, was_ready is not None))
+        most, last = self._limits.memory_max_mb, self._words[-1] if self._words else ""
+        raise EngineFailed(cause_of_death(process.returncode, most, was_ready is not None, last))
 
     async def _listen(self, process: asyncio.subprocess.Process) -> None:
         """Keep the last lines that libraries print."""
@@ -198,15 +199,20 @@ class EngineProcess:
         while text := await process.stderr.read(4096):
             self._words.extend(text.decode(errors="replace").splitlines())
 
+    async def _wait(self, process: asyncio.subprocess.Process) -> None:
+        """Until it has ended by itself, but not for ever: a driver may hang at its end."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._dying_seconds):
+                await process.wait()
+
     async def _kill(self) -> None:
         process, self._process, self._ready = self._process, None, None
-        if process is None:
-            return
-        with suppress(ProcessLookupError):
-            process.kill()
-        await self._bury(process)
+        if process is not None:
+            await self._bury(process)
 
     async def _bury(self, process: asyncio.subprocess.Process) -> None:
+        with suppress(ProcessLookupError):
+            process.kill()
         assert process.stdin is not None
         process.stdin.close()
         await process.wait()
@@ -221,6 +227,7 @@ class EngineProcess:
         if process is not None:
             assert process.stdin is not None
             process.stdin.close()  # It ends by itself.
+            await self._wait(process)
             await self._bury(process)
             self._log.info("engine_rested", model=self._model.name)
 
@@ -249,12 +256,14 @@ def environment(ours: "os._Environ[str] | dict[str, str]", threads: int) -> dict
     }
 
 
-def cause_of_death(status: int | None, memory_max_mb: int, was_ready: bool) -> str:
-    """What to say of a worker that ended without a word."""
+def cause_of_death(status: int | None, memory_max_mb: int, was_ready: bool, last: str = "") -> str:
+    """What to say of a worker that ended without an answer. last: the last line that it printed."""
+    if not was_ready and status is not None and status > 0 and last:
+        return f"The engine cannot start: {last[:200]}"  # Such as a library that is not there.
     if not was_ready:
         return (
-            "The engine ended while it loaded the model: it is damaged (pull it again), or memory_max_mb = "
-            f"{memory_max_mb} is too little"
+            "The engine ended while it loaded the model: it is damaged (remove its files and install it again), or "
+            f"memory_max_mb = {memory_max_mb} is too little"
         )
     if status is not None and status < 0:
         name = signal.Signals(-status).name

@@ -134,8 +134,8 @@ def main() -> None:
     is_held = True
     try:
         resource.setrlimit(resource.RLIMIT_DATA, (most, most))
-    except OSError:
-        is_held = False  # A sandbox may forbid that too.
+    except (OSError, ValueError):
+        is_held = False  # A sandbox may forbid that too, or keep to less; Python's word for either is ValueError.
     worker = Worker(setup, say, is_held=is_held)
     try:
         worker.load()

@@ -36,12 +36,12 @@ def captured() -> tuple[structlog.typing.FilteringBoundLogger, LogCapture]:
 class Bench:
     """A worker for one model."""
 
-    def __init__(self, folder: Path, model: Model, limits: Limits, clock: FakeClock) -> None:
+    def __init__(self, folder: Path, model: Model, limits: Limits, clock: FakeClock, **more) -> None:
         self.folder = folder
         self.log, self.capture = captured()
         self.steps: list[tuple[int, int]] = []
         self.on_step = lambda step: None
-        self.process = EngineProcess(model, limits, clock, self.log, on_step=self._step)
+        self.process = EngineProcess(model, limits, clock, self.log, on_step=self._step, **more)
 
     def _step(self, step) -> None:
         self.steps.append((step.done, step.of))

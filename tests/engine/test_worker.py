@@ -13,10 +13,11 @@ import networks
 import numpy as np
 import pytest
 import pyvips
-from engine_kit import image, model, noise, pixels, smooth, worker
+from engine_kit import Bench, image, model, noise, pixels, smooth, worker
 from fakes.clock import FakeClock, HeldClock
 
-from daemon.engine.process import EngineFailed, environment
+from daemon.engine.process import EngineFailed, Limits, cause_of_death, environment
+from daemon.engine.protocol import Order, Ready, Setup, line, read
 
 pytest.importorskip("ncnn", reason="ncnn is not installed: pip install 'esrgand[local]'")
 
@@ -206,6 +207,31 @@ async def test_an_idle_worker_ends(tmp_path):
     assert [event["event"] for event in bench.capture.entries] == ["engine_started", "engine_rested", "engine_started"]
 
 
+async def test_an_idle_worker_that_does_not_end_is_ended(tmp_path):
+    clock = HeldClock()
+    bench = Bench(tmp_path, model(tmp_path, networks.nearest(2)), Limits(threads=1), clock, dying_seconds=0.1)
+    await bench.perform(image(noise(20, 20)), 2)
+    pid = bench.process.pid
+    os.kill(pid, signal.SIGSTOP)
+    await clock.let_pass(61)
+    assert (await bench.made(image(noise(20, 20)), 2)).shape == (40, 40, 3)
+    assert not is_running(pid)
+    await bench.process.close()
+
+
+async def test_an_order_that_is_cancelled_as_it_wakes_the_worker_leaves_none_behind(tmp_path):
+    clock = HeldClock()
+    async with worker(tmp_path, model(tmp_path, networks.nearest(2)), clock) as bench:
+        await bench.perform(image(noise(20, 20)), 2)
+        pid = bench.process.pid
+        waking = asyncio.create_task(bench.perform(image(noise(20, 20)), 2))
+        asyncio.get_running_loop().call_soon(waking.cancel)
+        await asyncio.gather(waking, return_exceptions=True)
+        await clock.let_pass(61)
+        assert waking.cancelled()
+        assert not is_running(pid)
+
+
 async def test_time_that_passes_at_once_is_no_trouble(tmp_path):
     async with worker(tmp_path, model(tmp_path, networks.nearest(2)), FakeClock()) as bench:
         for _ in range(3):
@@ -307,8 +333,6 @@ def test_the_worker_ends_with_its_parent(tmp_path):
     assert parent.stdin is not None
     assert parent.stdout is not None
     made = model(tmp_path, networks.random(features=64), reach=6)
-    from daemon.engine.protocol import Order, Ready, Setup, line, read
-
     pid = int(parent.stdout.readline())
     parent.stdin.write(line(Setup("made", str(made.param), str(made.weights), "data", "output", 6, 1, 512 << 20)))
     parent.stdin.flush()
@@ -325,6 +349,27 @@ def test_the_worker_ends_with_its_parent(tmp_path):
     parent.stdin.close()
     parent.stdout.close()
     assert not (tmp_path / "target.png").exists()
+
+
+def test_a_worker_may_be_kept_to_less_than_it_is_allowed(tmp_path):
+    """As by `ulimit -d`; a sandbox that forbids the call answers in the same way."""
+    made = model(tmp_path, networks.nearest(2))
+    most = 512 << 20
+    setup = line(Setup("made", str(made.param), str(made.weights), "data", "output", 1, 1, 2 * most))
+    kept = f"import resource as r, runpy; r.setrlimit(r.RLIMIT_DATA, ({most}, {most}));"
+    run = kept + "runpy.run_module('daemon.engine.worker', run_name='__main__')"
+    told = subprocess.run(
+        [sys.executable, "-c", run], input=setup, stdout=subprocess.PIPE, env=environment(os.environ, 1), check=True
+    )
+    assert isinstance(read(told.stdout), Ready)
+
+
+def test_what_a_worker_died_of_is_said():
+    lacks = "ImportError: libgomp.so.1: cannot open shared object file"
+    assert cause_of_death(1, 1024, False, lacks) == f"The engine cannot start: {lacks}"
+    assert "memory_max_mb = 1024 is too little" in cause_of_death(-signal.SIGSEGV, 1024, False, lacks)
+    assert "crashed (SIGSEGV) in the middle" in cause_of_death(-signal.SIGSEGV, 1024, True, lacks)
+    assert "(status 1)" in cause_of_death(1, 1024, True, lacks)
 
 
 def test_the_worker_is_told_no_secrets():
