@@ -62,8 +62,7 @@ async def start_embedded(
     server = PredictionServer(settings, clock, engine.upscaler, log.bind(part="server"))
     base_url = await server.start("127.0.0.1", 0)
     stack.push_async_callback(server.close)
-    warning = f"Upscaled by {engine.upscaler.name}{f'; {engine.why}' if engine.why else ''}."
-    return Api(base_url, key, EMBEDDED, local=True, warning=warning, engine=engine.said), engine
+    return Api(base_url, key, EMBEDDED, local=True, warning=engine.warning, engine=engine.said), engine
 
 
 def choose_engine(config: "Config", clock: Clock, log: FilteringBoundLogger, stack: AsyncExitStack) -> "Engine":

@@ -61,6 +61,11 @@ class Engine:
         """One line for people: what it is, and why."""
         return f"{self.upscaler.name}{f': {self.why}' if self.why else ''}"
 
+    @property
+    def warning(self) -> str:
+        """A sentence for every sidecar: results may be told apart by it later."""
+        return f"Upscaled by {self.upscaler.name}{f'; {self.why}' if self.why else ''}".rstrip(".") + "."
+
     async def speed(self) -> Speed | None:
         """How fast the network is here, by running it for a moment; None for other engines. Raises Fault."""
         if self.network is None:

@@ -71,6 +71,11 @@ def test_the_unit_repeats_the_exit_statuses() -> None:
     assert values("Restart") == ["on-failure"]
 
 
+def test_the_daemon_alone_is_told_to_stop() -> None:
+    """The engine's process would die of it first, and its picture would have failed."""
+    assert values("KillMode") == ["mixed"]
+
+
 def test_the_unit_and_the_program_agree_on_names() -> None:
     assert values("Type") == ["notify"]
     assert values("LoadCredential") == ["api-key:/etc/esrgand/api-key"]

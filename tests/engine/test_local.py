@@ -60,6 +60,7 @@ async def test_without_it_auto_resamples_and_says_so(tmp_path):
     made, _ = await chosen(tmp_path)
     assert isinstance(made.upscaler, LanczosUpscaler)
     assert "made" in made.why
+    assert made.warning.endswith("Look at `esrgand models`.")
 
 
 async def test_without_it_real_esrgan_is_a_fault_with_a_remedy(tmp_path):
