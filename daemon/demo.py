@@ -78,8 +78,8 @@ def demo(folder: Path, *, keep: bool) -> Exit:
 def _engine(config: "Config") -> str:
     """What will upscale, and what would be better."""
     wish = local.Wish(**config.server.model_dump())
-    found = local.network(wish, [config.state_dir / local.MODELS])
-    if wish.engine != "lanczos" and isinstance(found, Model):
+    found = None if wish.engine == "lanczos" else local.network(wish, [config.state_dir / local.MODELS])
+    if isinstance(found, Model):
         return f"Real-ESRGAN ({found.name})"
     why = f"\n        {found.what}. {found.remedy}" if isinstance(found, local.Lack) else ""
     return f"lanczos resampling, not a neural network (it stands in for the hosted API){why}"

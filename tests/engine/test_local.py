@@ -9,7 +9,8 @@ import pytest
 from engine_kit import captured
 from fakes.clock import HeldClock
 
-from daemon.config_model import ServerConfig
+from daemon.config_model import Config, ServerConfig
+from daemon.demo import _engine
 from daemon.engine.model import Model
 from daemon.local import Lack, Wish, choose, network
 from daemon.rules.faults import Fault
@@ -78,6 +79,12 @@ async def test_lanczos_is_a_choice_and_needs_no_excuse(tmp_path):
     assert isinstance(made.upscaler, LanczosUpscaler)
     assert made.why == ""
     assert "why" not in told[0]
+
+
+def test_the_demo_says_what_is_missing_only_to_those_who_want_it(tmp_path):
+    for engine, missing in [("auto", True), ("lanczos", False)]:
+        config = Config(state_dir=tmp_path, server=ServerConfig(engine=engine))
+        assert ("Get it: " in _engine(config)) == missing
 
 
 def test_the_wish_is_what_the_configuration_has():
