@@ -82,6 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--workers", type=_positive, default=2, metavar="N", help="at the same time (default: 2)")
     serve.add_argument("--predict-seconds", type=float, default=0.0, metavar="S", help="take at least this long")
     serve.add_argument("--usd-per-second", type=float, default=0.0, metavar="USD", help="bill this (default: 0)")
+    serve.add_argument("--pixels-max", type=_positive, default=2_096_704, metavar="N", help="default: 2096704")
     serve.add_argument("--engine", choices=("auto", "real-esrgan", "lanczos"), default="auto", help="default: auto")
     serve.add_argument("--model", default="realesr-general-x4v3", metavar="NAME", help="default: realesr-general-x4v3")
     serve.add_argument("--models", type=Path, metavar="DIR", help="where models are (default: models in --dir)")

@@ -213,6 +213,7 @@ async def _serve_until_stopped(
         workers=arguments.workers if engine.network is None else 1,
         predict_seconds_min=arguments.predict_seconds,
         usd_per_second=arguments.usd_per_second,
+        pixels_max=arguments.pixels_max,
     )
     server = PredictionServer(settings, clock, engine.upscaler, log)
     try:

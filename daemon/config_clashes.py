@@ -14,7 +14,7 @@ from threading import Thread
 from typing import NamedTuple
 
 from daemon.config_model import Config
-from daemon.config_values import is_loopback
+from daemon.config_values import EMBEDDED, is_loopback
 
 LINKS_SECONDS_MAX = 5.0  # for all places together
 Key = tuple[str | int, ...]
@@ -38,6 +38,12 @@ def clashes(
 
     seconds: how long that may take; the names alone are compared of places that do not answer by then.
     """
+    server = config.server
+    if config.api.base_url == EMBEDDED and (server.engine, server.face_enhance) == ("real-esrgan", "refuse"):
+        for n, folder in enumerate(config.folders):
+            if folder.face_enhance:
+                must = 'be false, because the network on this machine cannot (or [server] face_enhance = "ignore")'
+                yield Clash((("folder", n, "face_enhance"), ("server", "face_enhance"), ("server", "engine")), must)
     yield from _folder_clashes(config, _real(_places(config), resolve, seconds))
     if config.storage.kind == "gcs" and not config.storage.bucket:
         must = 'name a bucket, because storage.kind is "gcs" ("vendor" needs none)'

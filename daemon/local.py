@@ -16,6 +16,7 @@ from typing import Literal
 from structlog.typing import FilteringBoundLogger
 
 from daemon.config import STATE_DIR
+from daemon.engine import catalogue
 from daemon.engine.model import Model, ModelError
 from daemon.engine.process import Limits
 from daemon.engine.shelf import Shelf
@@ -109,9 +110,10 @@ def network(wish: Wish, folders: Sequence[Path], has_ncnn: Callable[[], bool] | 
 
 def _pull(model: str, folder: Path) -> str:
     """The command that brings the model to where it was looked for."""
+    what = "add FILE" if catalogue.named(model) is None else f"pull {model}"
     usual = Path(STATE_DIR, MODELS)
     where = f" --dir {shlex.quote(str(folder.parent))}" if folder.name == MODELS and folder != usual else ""
-    return f"esrgand models pull {model}{where}"
+    return f"esrgand models {what}{where}"
 
 
 def choose(

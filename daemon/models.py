@@ -168,6 +168,7 @@ def _said(shelf: Shelf, model: Model) -> None:
     note = shelf.note(model.name)
     licence = (note and note.licence) or "not known to us; its authors say what you may do with it"
     print(f"{model.name} is installed: x{model.scale}, {_size(_bytes(model))}. Licence: {licence}.")
+    print("An esrgand that runs takes it up when it is started again.")
 
 
 def _bytes(model: Model) -> int:

@@ -144,6 +144,11 @@ def test_how_large_is_large_enough(text: str, enough: Enough | None) -> None:
         ('state_dir = "/srv/pictures/in/x"\n' + SMALLEST, "state_dir", "outside the inbox /srv/pictures/in"),
         ('state_dir = "/srv/pictures/out/x"\n' + SMALLEST, "state_dir", "outside the outbox"),
         ('[api]\nbase_url = "http://api.example.org"\n' + SMALLEST, "api.base_url", "https://"),
+        (
+            '[api]\nbase_url = "embedded"\n[server]\nengine = "real-esrgan"\n' + folder("face_enhance = true"),
+            "folder[1].face_enhance",
+            'face_enhance = "ignore"',
+        ),
         ('[http]\nlisten = "0.0.0.0:80"\n' + SMALLEST, "http.token_file", "http.listen 0.0.0.0:80"),
         ('[http]\nlisten = ":80"\n' + SMALLEST, "http.listen", "host:port"),
         ('[http]\nlisten = "::1:80"\n' + SMALLEST, "http.listen", "brackets"),

@@ -75,7 +75,10 @@ class Staging:
                     return future.result()
         except OSError as error:
             raise fault_from(error, root, gate) from error
-        future.cancel()  # Where it has not begun it need not: it waits behind another one that hangs.
+        finally:
+            # Where it has not begun it need not: it waits behind another one that hangs, or its caller is cancelled.
+            if not future.cancel() and not future.cancelled():
+                future.exception()  # Else asyncio tells of one that nobody waits for any more.
         raise fault_from(TimeoutError(errno.ETIMEDOUT, "it does not answer"), root, gate)
 
     async def prepare(self, wanted: set[str], failed: Collection[str] = ()) -> None:

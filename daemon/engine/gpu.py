@@ -18,25 +18,28 @@ SOFTWARE = 3
 DIFFERENCE_MAX = 8 / 255
 
 
-def chosen(setup: Setup) -> tuple[Network, tuple[str, ...]]:
-    """The network where it is to run, with what there is to say about it. Raises NotUsable."""
+def chosen(setup: Setup) -> tuple[Network, Network, tuple[str, ...]]:
+    """The network where it is to run; the same on the CPU, whose memory can be measured; and what there is to say.
+
+    Raises NotUsable.
+    """
+    cpu = Network(setup)
     if setup.vulkan == "off":
-        return Network(setup), ()
+        return cpu, cpu, ()
     found = device(setup.vulkan)
     if found is None:
         lack = "no graphics card" if setup.vulkan == "auto" else "no such device"
-        return Network(setup), (f'vulkan = "{setup.vulkan}": there is {lack}; the CPU is used',)
+        return cpu, cpu, (f'vulkan = "{setup.vulkan}": there is {lack}; the CPU is used',)
     number, name = found
-    cpu = Network(setup)
     try:
         card = Network(setup, number)
         worst = difference(cpu, card)
     except (NotUsable, MemoryError):
-        return cpu, (f"the device {name} cannot run the network; the CPU is used",)
+        return cpu, cpu, (f"the device {name} cannot run the network; the CPU is used",)
     if not worst <= DIFFERENCE_MAX:
-        return cpu, (f"the device {name} gives other pixels than the CPU; the CPU is used",)
+        return cpu, cpu, (f"the device {name} gives other pixels than the CPU; the CPU is used",)
     card.device = name
-    return card, ()
+    return card, cpu, ()
 
 
 def device(wanted: str) -> tuple[int, str] | None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 EXTRA = "Networks need the packages numpy and ncnn; install them with: pip install 'esrgand[local]'."
-SCALE_MAX = 16  # no network is larger, and what comes out of it must still fit somewhere
+SCALE_MAX = 8  # no network is larger, and what comes out of it must still fit somewhere
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 

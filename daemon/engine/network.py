@@ -12,13 +12,13 @@ import ncnn
 import numpy as np
 from numpy.typing import NDArray
 
+from daemon.engine.model import SCALE_MAX
 from daemon.engine.protocol import Setup
 
 Pixels = NDArray[np.float32]
 
 # Sides of the windows of the self-test, whose memory tells that of larger ones.
 SMALL, LARGE = 32, 64
-SCALE_MAX = 8
 
 
 class NotUsable(Exception):

@@ -28,7 +28,7 @@ IDLE_SECONDS = 60.0
 DYING_SECONDS_MAX = 5.0
 LAST_WORDS = 20
 # What nobody but us needs to know.
-SECRETS = ("ESRGAND_API_KEY", "CREDENTIALS_DIRECTORY")
+SECRETS = {"ESRGAND_API_KEY", "CREDENTIALS_DIRECTORY", "NOTIFY_SOCKET", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"}
 
 
 class EngineFailed(Exception):
@@ -240,7 +240,7 @@ class EngineProcess:
 
 def environment(ours: "os._Environ[str] | dict[str, str]", threads: int) -> dict[str, str]:
     """What the worker's libraries read before any code of ours runs."""
-    theirs = {name: value for name, value in ours.items() if name not in SECRETS}
+    theirs = {name: value for name, value in ours.items() if name.upper() not in SECRETS}
     paths = [str(PACKAGES), *filter(None, [ours.get("PYTHONPATH")])]
     return {
         **theirs,

@@ -83,7 +83,7 @@ def test_what_is_missing_is_said_and_done_without(tmp_path: Path) -> None:
     path = local(tmp_path, networks.nearest(4))
     (tmp_path / "state" / "models" / "made.param").unlink()
     picture(3).pngsave(str(tmp_path / "in" / "a.png"))
-    lack = f"the model made is not installed. Get it: esrgand models pull made --dir {tmp_path / 'state'}"
+    lack = f"the model made is not installed. Get it: esrgand models add FILE --dir {tmp_path / 'state'}"
     assert lack in esrgand(path, "check")
     daemon = Daemon(path)
     assert daemon.expect_event("engine")["why"] == lack
@@ -101,7 +101,7 @@ def test_what_is_missing_and_was_asked_for_is_an_error_at_the_start(tmp_path: Pa
     path = local(tmp_path, networks.nearest(4), 'engine = "real-esrgan"')
     (tmp_path / "state" / "models" / "made.param").unlink()
     said = esrgand(path, "once", status=1)
-    assert "esrgand models pull made" in said
+    assert "esrgand models add FILE" in said
 
 
 def test_the_server_alone_has_the_network_too(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ async def test_the_network_where_it_can_be_had(tmp_path, engine):
 async def test_without_it_auto_resamples_and_says_so(tmp_path):
     made, told = await chosen(tmp_path)
     assert isinstance(made.upscaler, LanczosUpscaler)
-    assert made.why == f"the model made is not installed. Get it: esrgand models pull made --dir {tmp_path}"
+    assert made.why == f"the model made is not installed. Get it: esrgand models add FILE --dir {tmp_path}"
     assert made.why in made.said
     assert told[0]["why"] == made.why
     install(tmp_path)
@@ -67,7 +67,7 @@ async def test_without_it_auto_resamples_and_says_so(tmp_path):
 async def test_without_it_real_esrgan_is_a_fault_with_a_remedy(tmp_path):
     with pytest.raises(Fault, match="not installed") as caught:
         await chosen(tmp_path, engine="real-esrgan")
-    assert caught.value.remedy == f"Get it: esrgand models pull made --dir {tmp_path}"
+    assert caught.value.remedy == f"Get it: esrgand models add FILE --dir {tmp_path}"
     with pytest.raises(Fault, match="ncnn is not installed") as caught:
         await chosen(tmp_path, engine="real-esrgan", has_ncnn=no)
     assert "pip install" in caught.value.remedy
@@ -97,3 +97,8 @@ def test_the_first_folder_with_the_model_has_it(tmp_path):
     found = network(Wish(model="made"), [tmp_path / "nothing", tmp_path / "models"], yes)
     assert isinstance(found, Model)
     assert isinstance(network(Wish(model="made"), [tmp_path / "nothing"], yes), Lack)
+
+
+async def test_what_can_be_pulled_is_to_be_pulled(tmp_path):
+    made, _ = await chosen(tmp_path, model="RealESRGAN_x4plus")
+    assert made.why.endswith(f"Get it: esrgand models pull RealESRGAN_x4plus --dir {tmp_path}")
