@@ -10,7 +10,7 @@ pytest.importorskip("ncnn", reason="ncnn is not installed: pip install 'esrgand[
 
 # A part of the name of a device that ncnn finds here, for example llvmpipe with Debian's mesa-vulkan-drivers.
 DEVICE = os.environ.get("ESRGAND_TEST_VULKAN", "")
-MEMORY_MB = 3000  # Drivers take a lot.
+MEMORY_MB = 1024
 
 
 @pytest.mark.parametrize("vulkan", ["off", "no such device"])
