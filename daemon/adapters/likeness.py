@@ -24,7 +24,9 @@ def likeness(image: Any) -> str:
 def look(image: Any) -> Look:
     """The same, as values."""
     across, down = max(1, image.width // FINE), max(1, image.height // FINE)
-    small = _four_bands(image).shrinkv(down, ceil=True).shrinkh(across, ceil=True)
+    small = _bands(image).shrinkv(down, ceil=True).shrinkh(across, ceil=True)
+    if small.bands == 3:
+        small = small.bandjoin(255)
     values = small.cast("float").write_to_memory()
     cells = _averages(
         memoryview(values).cast("f"), small.width, small.height, image.width / across, image.height / down
@@ -32,8 +34,8 @@ def look(image: Any) -> Look:
     return Look(cells, min(image.width, image.height) < SMALL)
 
 
-def _four_bands(image: Any) -> Any:
-    """Red, green and blue times alpha, and alpha, in 0 to 255."""
+def _bands(image: Any) -> Any:
+    """Red, green and blue times alpha, and alpha where there is any, in 0 to 255."""
     if pixels.depth_of(image) == 16:
         image = (image / 257).cast("uchar")
     colours = pixels.opaque(image)
@@ -41,7 +43,7 @@ def _four_bands(image: Any) -> Any:
     if colours.bands != 3:
         colours = colours[0].bandjoin([colours[0], colours[0]])
     if alpha is None:
-        return colours.bandjoin(255)
+        return colours
     return (colours * alpha / 255).rint().cast("uchar").bandjoin(alpha)
 
 

@@ -25,8 +25,8 @@ from daemon.rules.traits import Piece, Prepared, Traits
 COMPRESSION, FILTER = 6, "all"
 
 
-def prepare(source: Path, piece: Piece, payload: Path, keepsake: Path | None) -> Prepared:
-    """See `Pictures.prepare`."""
+def prepare(source: Path, piece: Piece, payload: Path, keepsake: Path | None, seen: str = "") -> Prepared:
+    """See `Pictures.prepare`. seen: the likeness of the whole source, where it was decoded before."""
     vips = pixels.vips()
     try:
         with source.open("rb") as file:
@@ -35,8 +35,10 @@ def prepare(source: Path, piece: Piece, payload: Path, keepsake: Path | None) ->
         warnings = _keep(source, image, traits, piece, keepsake) if keepsake is not None else []
         if traits.bands == 4:
             warnings.append("The picture's CMYK colours were converted to sRGB.")
-        format_ = _scrub(source, image, traits, piece, payload) or _draw(image, traits, piece, payload)
-        look = likeness(pixels.opened(payload))
+        # What is scrubbed has the source's own compressed pixels, and looks as they do.
+        scrubbed_as = _scrub(source, image, traits, piece, payload)
+        format_ = scrubbed_as or _draw(image, traits, piece, payload)
+        look = (scrubbed_as and seen) or likeness(pixels.opened(payload))
         return Prepared(format_, payload.stat().st_size, look, tuple(warnings))
     except OSError as error:
         raise _cannot(str(error.strerror)) from error

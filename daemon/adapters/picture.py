@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 from typing import Any, BinaryIO, TypeVar
 
 from daemon.adapters import chunks, colours
@@ -30,11 +31,32 @@ from daemon.rules.traits import Finish, Measured, Piece, Prepared
 
 T = TypeVar("T")
 TAIL_BYTES = 4096
+SEEN_MAX = 1000  # pictures that wait for their upload; each takes less than a kilobyte
 PNG_END = b"IEND\xaeB`\x82"
 HASH_BYTES = 1 << 20
 # Interlaced PNG, progressive JPEG and WebP are decoded whole: 89 megapixels of a camera's JPEG, 48 of WebP. A service
 # has no reason to interlace; 48 megapixels that were took 171 MiB.
 HELD_BYTES_MAX, HELD_RESULT_BYTES_MAX = 256 << 20, 128 << 20
+
+
+class Seen:
+    """How the sources that were decoded last look, by their sha256, so that an upload need not decode them again."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._looks: dict[str, str] = {}
+
+    def note(self, sha256: str, likeness: str) -> None:
+        """Remember one, and forget the oldest."""
+        with self._lock:
+            self._looks[sha256] = likeness
+            while len(self._looks) > SEEN_MAX:
+                del self._looks[next(iter(self._looks))]
+
+    def recall(self, sha256: str) -> str:
+        """The likeness, or "" where it is forgotten."""
+        with self._lock:
+            return self._looks.get(sha256, "")
 
 
 class VipsPictures:
@@ -44,6 +66,7 @@ class VipsPictures:
         """pixels_max: sources above this are not decoded, whatever they are; their header is enough to refuse them."""
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="picture")
         self._pixels_max = pixels_max
+        self._seen = Seen()
 
     async def _run(self, work: Callable[..., T], *args: object) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._pool, work, *args)
@@ -81,7 +104,7 @@ class VipsPictures:
             if content.pixels <= self._pixels_max:
                 if held * content.pixels > HELD_BYTES_MAX:
                     return Reading(empty, Sign.HARD, "It is too large to be decoded in the way in which it was saved.")
-                _decode(image)
+                self._seen.note(digest, resemblance.as_text(look(image)))
         except libvips.Error:
             # libvips' own words are shared by its threads: they may be about another picture.
             return Reading(empty, Sign.HARD, "It does not decode: it is damaged, cut short, or no picture at all.")
@@ -90,7 +113,7 @@ class VipsPictures:
 
     async def prepare(self, source: Path, piece: Piece, payload: Path, keepsake: Path | None) -> Prepared:
         """Make what is uploaded, and keep what the result gets back."""
-        return await self._run(prepare, source, piece, payload, keepsake)
+        return await self._run(prepare, source, piece, payload, keepsake, self._seen.recall(piece.content))
 
     async def measure(self, path: Path, pixels_max: int, likeness: str = "") -> Measured:
         """Look at a whole picture."""

@@ -30,6 +30,7 @@ def piece_of(tile: Tile, pixels_max: int, folder: "FolderConfig | None") -> Piec
         size=shrunk(tile.rect.width, tile.rect.height, pixels_max) if tile.rect.pixels > pixels_max else None,
         colour=folder.colour if folder else "keep",
         keep_alpha=tile.job.recipe.face_enhance,
+        content=tile.job.content.sha256,
     )
 
 

@@ -29,13 +29,14 @@ class Piece:
     """What to upload of a picture. rect: of the upright picture. size: width and height to resample it to, or None.
 
     colour: "keep" (an embedded profile goes on with the result) or "srgb" (converted before). keep_alpha: the service
-    will drop the transparency, so it is kept here.
+    will drop the transparency, so it is kept here. content: the picture's sha256, where it is known.
     """
 
     rect: Rect
     size: tuple[int, int] | None = None
     colour: str = "keep"
     keep_alpha: bool = False
+    content: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ import io
 import tempfile
 import zlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pixel_kit as kit
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from daemon.adapters import chunks, keepsake
-from daemon.adapters.picture import VipsPictures
+from daemon.adapters.picture import SEEN_MAX, Seen, VipsPictures
 from daemon.ports_pictures import Reading
 from daemon.rules.faults import Blame, Fault, Gate, NotAPicture
 from daemon.rules.settling import Sign
@@ -245,6 +246,36 @@ async def test_scrubbed_and_not_encoded_again(
     scan = {"JPEG": b"\xff\xda", "PNG": b"IDAT", "WEBP": b"VP8L"}[format_]
     if scan in bare:
         assert payload[payload.index(scan) :][:200] == bare[bare.index(scan) :][:200]
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize(
+    ("format_", "kind"),
+    [
+        *(("PNG", kind) for kind in ("rgb", "rgba", "grey", "rgb16")),
+        *(("JPEG", kind) for kind in ("rgb", "grey", "cmyk")),
+        *(("WEBP", kind) for kind in ("rgb", "rgba")),
+    ],
+)
+async def test_what_was_decoded_before_looks_the_same(
+    tmp_path: Path, pictures: VipsPictures, format_: str, orientation: int, kind: str
+) -> None:
+    """Whether the look of the decoded source was remembered or not."""
+    data = kit.encoded(kit.picture(kind), format_, orientation=orientation, icc=kit.profile(""))
+    reading = await read(pictures, tmp_path, data)
+    whole = Piece(reading.content.rect, content=reading.content.sha256)
+    corner = replace(whole, rect=Rect(0, 0, 7, 5))
+    for piece in (whole, corner):
+        with_it, payload = await prepare(pictures, tmp_path, data, piece)
+        without, same = await prepare(pictures, tmp_path, data, replace(piece, content=""))
+        assert (with_it, payload) == (without, same)
+
+
+async def test_only_so_many_looks_are_remembered() -> None:
+    seen = Seen()
+    for number in range(SEEN_MAX + 1):
+        seen.note(str(number), f"look {number}")
+    assert (seen.recall("0"), seen.recall("1"), seen.recall("?")) == ("", "look 1", "")
 
 
 async def test_thumbnails_in_a_jpegs_own_segments_go(pictures: VipsPictures, tmp_path: Path) -> None:
