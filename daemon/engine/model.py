@@ -64,4 +64,4 @@ def extra() -> Iterator[None]:
 def need_extra() -> None:
     """Before work that would be in vain without it. Raises Missing."""
     with extra():
-        import numpy as np  # noqa: F401
+        import numpy as np  # noqa: F401  (only whether it can be had)

@@ -95,7 +95,8 @@ class Writer:
             api=self.api,
             reused=reused,
             times=times | {"detected": picture.detected_at, "written": written},
-            warnings=[*self.warnings, *whole.job.note.splitlines(), *warnings],
+            # What is said of the engine is not about a picture that it never saw.
+            warnings=[*(() if whole.job.recipe.is_unchanged else self.warnings), *whole.job.note.splitlines(), *warnings],
             version=self.version,
         )
         await self.disk.note(folder.outbox, names.sidecar_of(result.path), as_text(text))

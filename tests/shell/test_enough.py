@@ -1,5 +1,6 @@
 """Pictures that are large enough: from the inbox to the outbox as they are, with nothing sent and nothing paid."""
 
+import dataclasses
 import json
 import os
 from collections.abc import AsyncIterator
@@ -70,6 +71,15 @@ async def test_it_is_copied_as_it_is_and_nothing_is_paid(shop: House) -> None:
     assert (await shop.now(tile)).state is State.DONE
     assert (shop.storage.puts, shop.predictor.urls) == ([], [])
     assert os.listdir(shop.config.state_dir / "staging") == []
+
+
+async def test_nothing_is_said_of_an_engine_that_never_saw_it(shop: House) -> None:
+    world = shop.dispatcher.delivery.world
+    writer = dataclasses.replace(world.writer, warnings=("Upscaled by an engine.",))
+    shop.dispatcher.delivery.world = dataclasses.replace(world, writer=writer)
+    await admit(shop)
+    assert await deliver(shop) == 1
+    assert sidecar(shop)["warnings"] == [LARGE_ENOUGH]
 
 
 async def test_each_copy_is_its_own_result(shop: House) -> None:
