@@ -32,14 +32,13 @@ def prepare(source: Path, piece: Piece, payload: Path, keepsake: Path | None, se
         with source.open("rb") as file:
             image = colours.with_profile(pixels.opened(source), colours.said(file))
         traits = pixels.traits_of(image)
-        warnings = _keep(source, image, traits, piece, keepsake) if keepsake is not None else []
-        if traits.bands == 4:
-            warnings.append("The picture's CMYK colours were converted to sRGB.")
+        if keepsake is not None:
+            _keep(source, image, traits, piece, keepsake)
         # What is scrubbed has the source's own compressed pixels, and looks as they do.
         scrubbed_as = _scrub(source, image, traits, piece, payload)
         format_ = scrubbed_as or _draw(image, traits, piece, payload)
         look = (scrubbed_as and seen) or likeness(pixels.opened(payload))
-        return Prepared(format_, payload.stat().st_size, look, tuple(warnings))
+        return Prepared(format_, payload.stat().st_size, look)
     except OSError as error:
         raise _cannot(str(error.strerror)) from error
     except vips.Error as error:
@@ -112,15 +111,14 @@ def _in_srgb(image: Any, traits: Traits) -> Any:
     return pixels.grey(converted) if traits.bands == 1 else converted
 
 
-def _keep(source: Path, image: Any, traits: Traits, piece: Piece, keepsake: Path) -> list[str]:
-    """Write the keepsake; returns what has to be said about it."""
+def _keep(source: Path, image: Any, traits: Traits, piece: Piece, keepsake: Path) -> None:
+    """Write the keepsake, with what has to be said about it."""
     raw = keepsakes.blocks(image)
     if _converts(traits, piece) or not traits.profile:
         raw = replace(raw, icc=b"")
     metadata, warnings = kept(raw)
     alpha = _alpha(source, traits) if piece.keep_alpha and traits.alpha else b""
     keepsakes.write(keepsake, Keepsake(metadata, alpha, tuple(warnings)))
-    return warnings
 
 
 def _alpha(source: Path, traits: Traits) -> bytes:

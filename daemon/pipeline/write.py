@@ -79,7 +79,7 @@ class Writer:
             await self._original(picture, whole, inbox, made)
         else:
             source, more = await self._source(whole, format_, folder, recalled, made)
-            warnings += more
+            warnings = [*self.warnings, *warnings, *more]
         result = await self._place(picture, whole, folder, source, format_)
         times = await self._deliveries.times(whole.job.id)
         # An id that was found in the history counts like one that was answered; both may be pruned.
@@ -95,8 +95,7 @@ class Writer:
             api=self.api,
             reused=reused,
             times=times | {"detected": picture.detected_at, "written": written},
-            # What is said of the engine is not about a picture that it never saw.
-            warnings=[*(() if whole.job.recipe.is_unchanged else self.warnings), *whole.job.note.splitlines(), *warnings],
+            warnings=[*whole.job.note.splitlines(), *warnings],
             version=self.version,
         )
         await self.disk.note(folder.outbox, names.sidecar_of(result.path), as_text(text))

@@ -46,7 +46,6 @@ class Prepared:
     format: str
     bytes: int
     likeness: str
-    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

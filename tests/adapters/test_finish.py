@@ -59,7 +59,6 @@ class Journey:
             payload, result = self.folder / f"{n}.payload", self.folder / f"{n}.result"
             piece = replace(self.piece, rect=rect)
             prepared = await self.pictures.prepare(self.source, piece, payload, None if n else self.keepsake)
-            self.warnings += prepared.warnings
             self.payloads.append(payload)
             assert prepared.bytes == payload.stat().st_size
             assert 0 < len(prepared.likeness) <= 1024
