@@ -50,3 +50,9 @@ def fault_from(error: OSError, where: bytes | Path, gate: Gate) -> Fault:
         said = f"{place} takes no file of that name ({error.strerror})"
         return Fault(f"{said}.", blame=Blame.HOUSE, remedy="Give the picture another name, and drop it in again.")
     return Fault(f"{said}.", blame=Blame.HOUSE, gate=gate, remedy=f"{remedy}; esrgand goes on by itself.")
+
+
+def in_staging(said: str, gate: Gate | None = Gate.STAGING) -> Fault:
+    """Something in the state directory cannot be read or written. gate: None where others need not wait for it."""
+    remedy = "Look at the disk of the state directory, and at the limit of open files."
+    return Fault(said, blame=Blame.HOUSE, gate=gate, remedy=remedy)

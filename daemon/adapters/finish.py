@@ -14,11 +14,12 @@ from typing import Any
 
 from daemon.adapters import carrier, keepsake, pixels
 from daemon.adapters.chunks import Misbuilt
+from daemon.adapters.disk_faults import in_staging
 from daemon.adapters.joining import alike, joined
 from daemon.adapters.keepsake import Keepsake
 from daemon.adapters.metadata import Metadata, sized
 from daemon.adapters.metadata import kept as cleaned
-from daemon.rules.faults import Blame, Fault, Gate
+from daemon.rules.faults import Fault, Gate
 from daemon.rules.tiles import Rect
 from daemon.rules.traits import NOT_KEPT, Finish
 
@@ -74,12 +75,7 @@ def finish(
 
 def _cannot(wanted: Finish, why: str, gate: Gate | None = None) -> Fault:
     """gate: None where it may be about this picture alone, and others need not wait."""
-    return Fault(
-        f"The result could not be written as {wanted.format} ({why}).",
-        blame=Blame.HOUSE,
-        gate=gate,
-        remedy="Look at the disk of the state directory, and at the limit of open files.",
-    )
+    return in_staging(f"The result could not be written as {wanted.format} ({why}).", gate)
 
 
 def _whole(parts: Sequence[tuple[Path, Rect]], wanted: Finish) -> _Work:

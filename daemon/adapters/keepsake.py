@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from daemon.adapters import exif, pixels
-from daemon.adapters.disk_faults import LOST
+from daemon.adapters.disk_faults import LOST, in_staging
 from daemon.adapters.metadata import RAW_EXIF, RAW_IPTC, Metadata, from_raw_profile
-from daemon.rules.faults import Blame, Fault, Gate
 
 ALPHA, WARNINGS = "alpha.png", "warnings"
 NAMES = ("icc", "exif", "xmp", "iptc")
@@ -75,12 +74,7 @@ def read(path: Path) -> Keepsake | None:
     except OSError as error:
         if error.errno in DAMAGED:
             return None
-        raise Fault(
-            f"What was kept of a picture for its result cannot be read ({error.strerror}).",
-            blame=Blame.HOUSE,
-            gate=Gate.STAGING,
-            remedy="Look at the disk of the state directory, and at the limit of open files.",
-        ) from error
+        raise in_staging(f"What was kept of a picture for its result cannot be read ({error.strerror}).") from error
     except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, ValueError, NotImplementedError, RuntimeError):
         return None
     if comment != _comment(blocks):

@@ -14,10 +14,11 @@ from typing import Any
 from daemon.adapters import colours, pixels
 from daemon.adapters import keepsake as keepsakes
 from daemon.adapters.chunks import Misbuilt, scrubbed
+from daemon.adapters.disk_faults import in_staging
 from daemon.adapters.keepsake import Keepsake
 from daemon.adapters.likeness import likeness
 from daemon.adapters.metadata import kept
-from daemon.rules.faults import Blame, Fault, Gate, NotAPicture
+from daemon.rules.faults import Fault, NotAPicture
 from daemon.rules.tiles import Rect
 from daemon.rules.traits import Piece, Prepared, Traits
 
@@ -49,12 +50,7 @@ def prepare(source: Path, piece: Piece, payload: Path, keepsake: Path | None, se
 
 
 def _cannot(why: str) -> Fault:
-    return Fault(
-        f"The picture could not be made ready for its upload ({why}).",
-        blame=Blame.HOUSE,
-        gate=Gate.STAGING,
-        remedy="Look at the disk of the state directory, and at the limit of open files.",
-    )
+    return in_staging(f"The picture could not be made ready for its upload ({why}).")
 
 
 def _decodes(source: Path) -> bool:

@@ -16,6 +16,7 @@ from threading import Lock
 from typing import Any, BinaryIO, TypeVar
 
 from daemon.adapters import chunks, colours
+from daemon.adapters.disk_faults import in_staging
 from daemon.adapters.finish import finish as finished
 from daemon.adapters.likeness import look
 from daemon.adapters.payload import prepare
@@ -23,7 +24,7 @@ from daemon.adapters.pixels import format_of, opened, traits_of, upright_size, v
 from daemon.ports_pictures import Aside, Reading
 from daemon.rules import resemblance
 from daemon.rules.admission import PIXELS_MAX
-from daemon.rules.faults import Blame, Fault, Gate, NotAPicture
+from daemon.rules.faults import Blame, Fault, NotAPicture
 from daemon.rules.job import Content
 from daemon.rules.settling import Sign
 from daemon.rules.tiles import Rect
@@ -162,12 +163,7 @@ class VipsPictures:
 
 
 def _unreadable(error: OSError) -> Fault:
-    return Fault(
-        f"A staged result cannot be read ({error.strerror}).",
-        blame=Blame.HOUSE,
-        gate=Gate.STAGING,
-        remedy="Look at the disk of the state directory, and at the limit of open files.",
-    )
+    return in_staging(f"A staged result cannot be read ({error.strerror}).")
 
 
 def _tail(path: Path) -> bytes:
